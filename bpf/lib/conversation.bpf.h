@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Which conversation a TLS call belongs to, how far it has come, and between whom it is held.
+ *
+ * A conversation is (process, handle, generation). The generation is the time at which the handle was first seen since
+ * its library freed it, or since its process was born: an address that is reused at once starts a new conversation.
+ * The 4-tuple is found once and kept. First through the fd that the library was given; else from the first socket call
+ * that the library makes inside a TLS call on the same thread.
+ */
+#ifndef EC_CONVERSATION_BPF_H
+#define EC_CONVERSATION_BPF_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include "../wire.h"
+#include "kernel.bpf.h"
+
+struct conversation_key {
+	__u64 handle;
+	__u32 pid;
+	__u32 _padding;
+};
+
+struct conversation {
+	__u64 generation;
+	__u64 offset[2];    /* bytes so far, by direction */
+	__u64 emitted_ns[2]; /* when the last record of a direction was made */
+	struct ec_tuple_value tuple;
+	__s32 fd;
+	__u32 _padding;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct conversation_key);
+	__type(value, struct conversation);
+} conversations SEC(".maps");
+
+/* Processes that have (had) conversations, with the time of the first: what came before is another process's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u64);
+} processes SEC(".maps");
+
+/* Threads inside a TLS call of a conversation without 4-tuple: the only ones whose socket calls we look at. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct conversation_key);
+} seekers SEC(".maps");
+
+static __always_inline struct conversation *get_conversation(const struct conversation_key *key, __u64 now)
+{
+	struct conversation *known = bpf_map_lookup_elem(&conversations, key);
+	__u32 pid = key->pid;
+	__u64 *born = bpf_map_lookup_elem(&processes, &pid);
+
+	if (!born)
+		bpf_map_update_elem(&processes, &pid, &now, BPF_NOEXIST);
+	else if (known && known->generation >= *born)
+		return known;
+
+	struct conversation fresh = { .generation = now, .fd = -1 };
+
+	bpf_map_update_elem(&conversations, key, &fresh, BPF_ANY);
+	return bpf_map_lookup_elem(&conversations, key);
+}
+
+static __always_inline int has_tuple(const struct conversation *conversation)
+{
+	return conversation->tuple.source != EC_TUPLE_NONE;
+}
+
+/* Addresses of an IPv4 or IPv6 socket; source stays NONE while it is not connected. */
+static __always_inline void read_socket(struct ec_tuple_value *tuple, const struct sock *sk, __u16 source)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	__u16 remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+
+	if (family != EC_FAMILY_IPV4 && family != EC_FAMILY_IPV6) {
+		tuple->source = EC_TUPLE_NOT_INET;
+		return;
+	}
+	if (!remote_port)
+		return;
+	if (family == EC_FAMILY_IPV4) {
+		__u32 local = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+		__u32 remote = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+
+		__builtin_memcpy(tuple->local, &local, sizeof(local));
+		__builtin_memcpy(tuple->remote, &remote, sizeof(remote));
+	} else {
+		BPF_CORE_READ_INTO((struct in6_addr *)tuple->local, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO((struct in6_addr *)tuple->remote, sk, __sk_common.skc_v6_daddr);
+	}
+	tuple->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	tuple->remote_port = remote_port;
+	tuple->family = family;
+	tuple->source = source;
+}
+
+/* fd of the current task -> socket -> addresses. */
+static __always_inline void read_descriptor(struct ec_tuple_value *tuple, __s32 fd)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct fdtable *table;
+	struct file *file = NULL;
+	struct file **files;
+	struct socket *socket;
+	struct sock *sk;
+
+	/* A kernel that shows no types answers no, and the reads below are then dead code. */
+	if (!bpf_core_field_exists(task->files)) {
+		tuple->source = EC_TUPLE_UNREADABLE;
+		return;
+	}
+	table = BPF_CORE_READ(task, files, fdt);
+	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(table, max_fds))
+		return;
+	files = BPF_CORE_READ(table, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	if (!file)
+		return;
+	socket = BPF_CORE_READ(file, private_data);
+	/* Only a socket points back at its file; anything else keeps something else in private_data. */
+	if (!socket || BPF_CORE_READ(socket, file) != file) {
+		tuple->source = EC_TUPLE_NOT_INET;
+		return;
+	}
+	sk = BPF_CORE_READ(socket, sk);
+	if (sk)
+		read_socket(tuple, sk, EC_TUPLE_DESCRIPTOR);
+}
+
+static __always_inline void seek_tuple(const struct conversation_key *key)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+
+	bpf_map_update_elem(&seekers, &thread, key, BPF_ANY);
+}
+
+static __always_inline void end_seek(void)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+
+	bpf_map_delete_elem(&seekers, &thread);
+}
+
+/* A socket call by a thread inside a TLS call: its socket is the conversation's. */
+static __always_inline int on_nested_socket_call(const struct sock *sk)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct conversation_key *key = bpf_map_lookup_elem(&seekers, &thread);
+	struct conversation *conversation;
+
+	if (!key)
+		return 0;
+	struct conversation_key copy = *key;
+
+	conversation = bpf_map_lookup_elem(&conversations, &copy);
+	if (conversation && !has_tuple(conversation)) {
+		struct ec_tuple_value tuple = {};
+
+		read_socket(&tuple, sk, EC_TUPLE_NESTED_CALL);
+		if (tuple.source != EC_TUPLE_NOT_INET) /* a log or name-service socket is not the conversation's */
+			conversation->tuple = tuple;
+	}
+	return 0;
+}
+
+#endif

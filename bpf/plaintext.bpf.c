@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+/*
+ * Read and write calls: a handle, a buffer, a length, and a count that comes back.
+ *
+ *   int SSL_read(SSL *ssl, void *buf, int num)                           and SSL_write       (OpenSSL, BoringSSL)
+ *   int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes)  and SSL_write_ex    (OpenSSL 1.1.1)
+ *   ssize_t gnutls_record_recv(gnutls_session_t, void *data, size_t)     and the like
+ *
+ * A row of the array "hooks" says which argument is which; the attach cookie names the row.
+ *
+ * Invariants
+ * 1. A call is remembered by (process, stack pointer at entry). That holds for coroutines that change threads, and a
+ *    file that is probed twice (one inode through two overlays) still yields each call once: the second return
+ *    finds nothing.
+ * 2. Nothing is sent for a call that failed. What is sent is what the call returned.
+ * 3. A library function that is built on another hooked one is not shown twice: the outer return sees that a record of
+ *    this direction was made since it was entered.
+ * 4. Every byte the call moved is in a record or in "losses", and the stream offset counts it either way.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "lib/registers.bpf.h"
+#include <bpf/bpf_tracing.h>
+#include "wire.h"
+#include "lib/emit.bpf.h"
+#include "lib/target.bpf.h"
+#include "lib/conversation.bpf.h"
+
+struct call_key {
+	__u64 frame; /* stack pointer at entry */
+	__u32 pid;
+	__u32 _padding;
+};
+
+struct call {
+	__u64 entered_ns;
+	__u64 handle;
+	__u64 buffer;
+	__u64 length; /* the argument: a length or a pointer to one */
+	__u32 hook;
+	__u32 seeking; /* this call put its thread into "seekers" */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct call_key);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EC_HOOKS_MAXIMUM);
+	__type(key, __u32);
+	__type(value, struct ec_hook);
+} hooks SEC(".maps");
+
+/* All that the pieces of one call share. */
+struct emission {
+	struct ec_plaintext head; /* copied in front of every piece */
+	__u64 buffer;
+	__u64 kept; /* bytes to deliver; the rest of the call is beyond the payload limit */
+	struct ec_settings *wanted;
+};
+
+/*
+ * Sends one piece of at most CLASS bytes. A ring record must be reserved with a constant size, so the smallest class
+ * that holds the piece is taken; header.size tells the true size and the reader copies no more than that. What lies
+ * between is earlier content of this same ring. (A per-CPU buffer would make sizes exact, but probes are preemptible:
+ * two threads of one CPU could write to it at once.)
+ */
+#define SEND(CLASS, bytes)                                                                              \
+	do {                                                                                            \
+		__u64 length_ = (bytes);                                                                \
+		struct ec_plaintext *record_ =                                                          \
+			bpf_ringbuf_reserve(&events, sizeof(struct ec_plaintext) + (CLASS), 0);         \
+		if (!record_) {                                                                         \
+			count_loss(ring_full_records, ring_full_bytes, length_);                        \
+			break;                                                                          \
+		}                                                                                       \
+		*record_ = emission->head;                                                              \
+		/* the verifier must see the bound on the very register it passes on */                 \
+		asm volatile("" : "+r"(length_));                                                       \
+		if (length_ > (CLASS))                                                                  \
+			length_ = (CLASS);                                                              \
+		if (length_ && bpf_probe_read_user(record_ + 1, length_,                                \
+						   (void *)(emission->buffer +                          \
+							    emission->head.call_offset))) {             \
+			count_loss(fault_records, fault_bytes, length_);                                \
+			record_->header.flags |= EC_FLAG_FAULT;                                         \
+			length_ = 0;                                                                    \
+		}                                                                                       \
+		record_->header.size = sizeof(struct ec_plaintext) + length_;                           \
+		bpf_ringbuf_submit(record_, wakeup_flags(emission->wanted, record_->header.size));      \
+	} while (0)
+
+static __always_inline void send_last(struct emission *emission, __u64 length)
+{
+	emission->head.header.flags |= EC_FLAG_LAST;
+	if (length <= 32)
+		SEND(32, length);
+	else if (length <= 64)
+		SEND(64, length);
+	else if (length <= 128)
+		SEND(128, length);
+	else if (length <= 192)
+		SEND(192, length);
+	else if (length <= 256)
+		SEND(256, length);
+	else if (length <= 512)
+		SEND(512, length);
+	else if (length <= 768)
+		SEND(768, length);
+	else if (length <= 1024)
+		SEND(1024, length);
+	else if (length <= 1536)
+		SEND(1536, length);
+	else if (length <= 2048)
+		SEND(2048, length);
+	else if (length <= 4096)
+		SEND(4096, length);
+	else if (length <= 6144)
+		SEND(6144, length);
+	else if (length <= 8192)
+		SEND(8192, length);
+	else if (length <= 12288)
+		SEND(12288, length);
+	else
+		SEND(EC_PIECE_MAXIMUM, length);
+}
+
+/* Sends one full piece if more than that is left. Returns 1 when only the last piece remains. */
+static __always_inline int send_full(struct emission *emission)
+{
+	if (emission->kept - emission->head.call_offset <= EC_PIECE_MAXIMUM)
+		return 1;
+	SEND(EC_PIECE_MAXIMUM, EC_PIECE_MAXIMUM);
+	emission->head.call_offset += EC_PIECE_MAXIMUM;
+	emission->head.stream_offset += EC_PIECE_MAXIMUM;
+	return 0;
+}
+
+static long send_full_callback(__u32 index, void *context)
+{
+	return send_full(context);
+}
+
+enum loop { LOOP_BOUNDED, LOOP_HELPER };
+
+/* Without bpf_loop (before 5.17, commit e6f2dd0f8067) a call is delivered up to this many pieces: 16 MiB. */
+#define BOUNDED_PIECES 1024
+
+/* Delivers a call of call_length bytes: pieces, offsets, limits. */
+static __always_inline void deliver(struct emission *emission, struct conversation *conversation,
+				    __u64 call_length, enum loop loop)
+{
+	struct ec_plaintext *head = &emission->head;
+	__u64 limit = emission->wanted->payload_limit;
+	__u32 i;
+
+	head->stream_offset = conversation->offset[head->direction & 1];
+	head->call_length = call_length;
+	head->call_offset = 0;
+	emission->kept = call_length < limit ? call_length : limit;
+	if (loop == LOOP_BOUNDED && emission->kept > (__u64)BOUNDED_PIECES * EC_PIECE_MAXIMUM)
+		emission->kept = (__u64)BOUNDED_PIECES * EC_PIECE_MAXIMUM;
+	if (head->header.flags & EC_FLAG_SENDFILE) {
+		emission->kept = 0;
+	} else if (emission->kept < call_length) {
+		head->header.flags |= EC_FLAG_TRUNCATED;
+		count_loss(truncated_calls, truncated_bytes, call_length - emission->kept);
+	}
+	conversation->offset[head->direction & 1] += call_length;
+	conversation->emitted_ns[head->direction & 1] = head->header.time_ns;
+
+	if (emission->kept > EC_PIECE_MAXIMUM) {
+		if (loop == LOOP_HELPER) {
+			bpf_loop(1 << 23, send_full_callback, emission, 0);
+		} else {
+			for (i = 0; i < BOUNDED_PIECES; i++)
+				if (send_full(emission))
+					break;
+		}
+	}
+	__u64 rest = emission->kept - head->call_offset;
+
+	if (rest > EC_PIECE_MAXIMUM) /* never: the loop ends only below it; said for the verifier */
+		rest = EC_PIECE_MAXIMUM;
+	send_last(emission, rest);
+}
+
+static __always_inline void begin_emission(struct emission *emission, const struct conversation_key *key,
+					   struct conversation *conversation, const struct ec_hook *hook,
+					   __u32 hook_row, __u64 now)
+{
+	struct ec_plaintext *head = &emission->head;
+
+	if (!has_tuple(conversation) && conversation->fd >= 0)
+		read_descriptor(&conversation->tuple, conversation->fd);
+	fill_header(&head->header, EC_KIND_PLAINTEXT, 0, now);
+	if (hook->flags & EC_HOOK_NO_BUFFER)
+		head->header.flags |= EC_FLAG_SENDFILE;
+	head->handle = key->handle;
+	head->generation = conversation->generation;
+	head->tuple = conversation->tuple;
+	head->fd = conversation->fd;
+	head->direction = hook->direction & 1;
+	head->hook = hook_row;
+	head->_padding[0] = head->_padding[1] = 0;
+}
+
+static __always_inline int enter(struct pt_regs *regs, __u32 hook_row)
+{
+	struct ec_settings *wanted = get_settings();
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct ec_hook *hook;
+
+	if (!wanted || !is_target(wanted, pid))
+		return 0;
+	hook = bpf_map_lookup_elem(&hooks, &hook_row);
+	if (!hook)
+		return 0;
+
+	struct call_key key = { .frame = frame_at_entry(regs), .pid = pid };
+	struct call call = {
+		.entered_ns = bpf_ktime_get_boot_ns(),
+		.handle = argument(regs, hook->handle),
+		.buffer = argument(regs, hook->buffer),
+		.length = argument(regs, hook->length),
+		.hook = hook_row,
+	};
+	struct conversation_key who = { .handle = call.handle, .pid = pid };
+	struct conversation *conversation = get_conversation(&who, call.entered_ns);
+
+	if (conversation && !has_tuple(conversation) && conversation->fd < 0) {
+		call.seeking = 1;
+		seek_tuple(&who);
+	}
+	if (bpf_map_update_elem(&calls, &key, &call, BPF_ANY))
+		count_loss(table_full_records, ring_full_bytes, 0);
+	return 0;
+}
+
+static __always_inline int leave(struct pt_regs *regs, enum loop loop)
+{
+	struct call_key key = { .frame = frame_at_return(regs), .pid = bpf_get_current_pid_tgid() >> 32 };
+	struct call *found = bpf_map_lookup_elem(&calls, &key);
+	struct emission emission = {};
+	struct conversation *conversation;
+	struct conversation_key who = { .pid = key.pid };
+	struct ec_hook *hook;
+	struct call call;
+	__u64 length;
+	__s64 result;
+
+	if (!found)
+		return 0;
+	call = *found;
+	bpf_map_delete_elem(&calls, &key);
+	if (call.seeking)
+		end_seek();
+	hook = bpf_map_lookup_elem(&hooks, &call.hook);
+	if (!hook)
+		return 0;
+	result = returned(regs);
+	if (hook->length_kind != EC_LENGTH_RETURNED64)
+		result = (__s32)result;
+	if (result <= 0)
+		return 0;
+	length = result;
+	if (hook->length_kind == EC_LENGTH_POINTED) {
+		if (result != 1 || bpf_probe_read_user(&length, sizeof(length), (void *)call.length))
+			return 0;
+	}
+	if (!length)
+		return 0;
+	who.handle = call.handle;
+	conversation = get_conversation(&who, call.entered_ns);
+	emission.wanted = get_settings();
+	if (!conversation || !emission.wanted || conversation->emitted_ns[hook->direction & 1] > call.entered_ns)
+		return 0;
+	emission.buffer = call.buffer;
+	begin_emission(&emission, &who, conversation, hook, call.hook, bpf_ktime_get_boot_ns());
+	deliver(&emission, conversation, length, loop);
+	return 0;
+}
+
+/* --- programs: which of them are loaded is decided by feature tests in user space --- */
+
+SEC("uprobe")
+int plaintext_enter(struct pt_regs *regs)
+{
+	return enter(regs, bpf_get_attach_cookie(regs));
+}
+
+/* Kernels without attach cookies (before 5.15, commit 7adfc6c9b315): one program for each row. */
+#define PLAIN_SLOT(N)                                     \
+	SEC("uprobe") int plaintext_enter_##N(struct pt_regs *regs) \
+	{                                                 \
+		return enter(regs, N);                    \
+	}
+PLAIN_SLOT(0)
+PLAIN_SLOT(1)
+PLAIN_SLOT(2)
+PLAIN_SLOT(3)
+PLAIN_SLOT(4)
+PLAIN_SLOT(5)
+PLAIN_SLOT(6)
+PLAIN_SLOT(7)
+
+SEC("uretprobe")
+int plaintext_leave(struct pt_regs *regs)
+{
+	return leave(regs, LOOP_HELPER);
+}
+
+SEC("uretprobe")
+int plaintext_leave_bounded(struct pt_regs *regs)
+{
+	return leave(regs, LOOP_BOUNDED);
+}
+
+/* Where a return probe would kill the program (seccomp on unfixed 6.11 to 6.13): writes only, at entry, marked. */
+SEC("uprobe")
+int plaintext_assume(struct pt_regs *regs)
+{
+	struct ec_settings *wanted = get_settings();
+	__u32 hook_row = bpf_get_attach_cookie(regs);
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct conversation *conversation;
+	struct emission emission = {};
+	struct ec_hook *hook;
+	__u64 length, now;
+
+	if (!wanted || !is_target(wanted, pid))
+		return 0;
+	hook = bpf_map_lookup_elem(&hooks, &hook_row);
+	if (!hook)
+		return 0;
+	length = argument(regs, hook->length);
+	if (!(hook->flags & EC_HOOK_WIDE)) {
+		if ((__s32)length <= 0)
+			return 0;
+		length = (__u32)length;
+	}
+	if (!length)
+		return 0;
+
+	struct conversation_key who = { .handle = argument(regs, hook->handle), .pid = pid };
+
+	now = bpf_ktime_get_boot_ns();
+	conversation = get_conversation(&who, now);
+	if (!conversation)
+		return 0;
+	emission.wanted = wanted;
+	emission.buffer = argument(regs, hook->buffer);
+	begin_emission(&emission, &who, conversation, hook, hook_row, now);
+	emission.head.header.flags |= EC_FLAG_ASSUMED;
+	deliver(&emission, conversation, length, LOOP_HELPER);
+	return 0;
+}
+
+/* int SSL_set_fd(SSL *ssl, int fd), SSL_set_rfd, SSL_set_wfd: the library is told its socket. */
+SEC("uprobe")
+int descriptor_enter(struct pt_regs *regs)
+{
+	struct ec_settings *wanted = get_settings();
+	struct conversation_key who = { .handle = argument(regs, 0), .pid = bpf_get_current_pid_tgid() >> 32 };
+	struct conversation *conversation;
+
+	if (!wanted || !is_target(wanted, who.pid))
+		return 0;
+	conversation = get_conversation(&who, bpf_ktime_get_boot_ns());
+	if (conversation) {
+		struct ec_tuple_value unknown = {};
+
+		conversation->fd = argument(regs, 1);
+		conversation->tuple = unknown;
+	}
+	return 0;
+}
+
+/* void SSL_free(SSL *ssl): the handle is no longer this conversation's. */
+SEC("uprobe")
+int end_enter(struct pt_regs *regs)
+{
+	struct ec_settings *wanted = get_settings();
+	struct conversation_key who = { .handle = argument(regs, 0), .pid = bpf_get_current_pid_tgid() >> 32 };
+	struct conversation *conversation;
+	struct ec_end *record;
+	__u64 generation;
+	int silent;
+
+	if (!wanted || !is_target(wanted, who.pid))
+		return 0;
+	conversation = bpf_map_lookup_elem(&conversations, &who);
+	if (!conversation)
+		return 0;
+	generation = conversation->generation;
+	silent = !conversation->offset[0] && !conversation->offset[1];
+	bpf_map_delete_elem(&conversations, &who);
+	if (silent)
+		return 0;
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
+		count_loss(end_records, ring_full_bytes, 0);
+		return 0;
+	}
+	fill_header(&record->header, EC_KIND_END, sizeof(*record), bpf_ktime_get_boot_ns());
+	record->handle = who.handle;
+	record->generation = generation;
+	bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record)));
+	return 0;
+}
+
+/* --- the socket calls inside TLS calls --- */
+
+/* Typed tracepoints since 6.3 (commit 6e6eda44b939); TCP and UDP alike. */
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(socket_send, struct sock *sk)
+{
+	return on_nested_socket_call(sk);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(socket_receive, struct sock *sk)
+{
+	return on_nested_socket_call(sk);
+}
+
+SEC("kprobe/tcp_sendmsg")
+int socket_send_kprobe(struct pt_regs *regs)
+{
+	return on_nested_socket_call((const struct sock *)argument(regs, 0));
+}
+
+SEC("kprobe/tcp_recvmsg")
+int socket_receive_kprobe(struct pt_regs *regs)
+{
+	return on_nested_socket_call((const struct sock *)argument(regs, 0));
+}
+
+/* --- processes come and go --- */
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
+{
+	struct ec_settings *wanted = get_settings();
+	__u32 pid, child_pid;
+	__u8 one = 1;
+
+	if (!wanted || !wanted->follow)
+		return 0;
+	pid = BPF_CORE_READ(parent, tgid);
+	child_pid = BPF_CORE_READ(child, tgid);
+	if (pid != child_pid && bpf_map_lookup_elem(&pids, &pid))
+		bpf_map_update_elem(&pids, &child_pid, &one, BPF_ANY);
+	return 0;
+}
+
+/* The process (or the program it ran) is gone: its handles mean nothing any more. */
+static __always_inline int end_process(int leave_pids)
+{
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct ec_settings *wanted = get_settings();
+	struct ec_exit *record;
+
+	if (!wanted)
+		return 0;
+	if (leave_pids && wanted->follow)
+		bpf_map_delete_elem(&pids, &pid);
+	if (bpf_map_delete_elem(&processes, &pid))
+		return 0;
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
+		count_loss(end_records, ring_full_bytes, 0);
+		return 0;
+	}
+	fill_header(&record->header, EC_KIND_EXIT, sizeof(*record), bpf_ktime_get_boot_ns());
+	bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record)));
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exit, struct task_struct *task)
+{
+	/* the last thread out; the count is already lowered when the tracepoint is reached (kernel/exit.c, do_exit) */
+	if (BPF_CORE_READ(task, signal, live.counter))
+		return 0;
+	return end_process(1);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_exec)
+{
+	return end_process(0);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

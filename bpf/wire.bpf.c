@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+/* Mentions every type of wire.h once, so that the compiled object's BTF describes the wire. It is never loaded. */
+#include "wire.h"
+
+struct ec_hook wire_hook;
+struct ec_settings wire_settings;
+struct ec_tuple_value wire_tuple_value;
+struct ec_header wire_header;
+struct ec_plaintext wire_plaintext;
+struct ec_end wire_end;
+struct ec_exit wire_exit;
+struct ec_losses wire_losses;
+enum ec_constants wire_constants;
+enum ec_kind wire_kind;
+enum ec_direction wire_direction;
+enum ec_flag wire_flag;
+enum ec_tuple wire_tuple;
+enum ec_family wire_family;
+enum ec_length wire_length;
+enum ec_hook_flag wire_hook_flag;

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * What crosses between the kernel programs and user space, written down once.
+ *
+ * src/ecapture/_wire.py is generated from this header (through the BTF of wire.bpf.o); nothing else may know a layout.
+ * Rules: fixed-width members, largest alignment first, padding spelt out, variable data last, no pointers, no bool.
+ * A change here is a change of the recording format: raise EC_WIRE_VERSION.
+ */
+#ifndef EC_WIRE_H
+#define EC_WIRE_H
+
+#include <linux/types.h>
+
+enum ec_constants {
+	EC_WIRE_VERSION = 1,
+	EC_COMM_LENGTH = 16,	   /* TASK_COMM_LEN */
+	EC_ADDRESS_LENGTH = 16,	   /* an IPv6 address; IPv4 uses the first four bytes */
+	EC_PIECE_MAXIMUM = 16384,  /* payload of one record: the plaintext of a whole TLS record (RFC 8446, 5.1) */
+	EC_HOOKS_MAXIMUM = 64,	   /* rows in the table of hooks; the attach cookie is the index */
+	EC_PLAIN_SLOTS = 8,	   /* hooks that kernels without attach cookies (before 5.15) can tell apart */
+	EC_CGROUPS_MAXIMUM = 16,   /* cgroups that can be selected at once */
+};
+
+enum ec_kind {
+	EC_KIND_PLAINTEXT = 1, /* bytes that a program read or wrote */
+	EC_KIND_END = 2,       /* a conversation ended: the library freed or cleared its object */
+	EC_KIND_EXIT = 3,      /* a process that had conversations ended */
+};
+
+enum ec_direction {
+	EC_READ = 0,
+	EC_WRITE = 1,
+};
+
+enum ec_flag {
+	EC_FLAG_FAULT = 1 << 0,	    /* the payload could not be read from the program's memory */
+	EC_FLAG_TRUNCATED = 1 << 1, /* the limit of settings.payload_limit cut the call here */
+	EC_FLAG_SENDFILE = 1 << 2,  /* the bytes came from a file and never were in the program's memory */
+	EC_FLAG_ASSUMED = 1 << 3,   /* taken at entry: the call may have failed or been partial */
+	EC_FLAG_LAST = 1 << 4,	    /* the last piece of its call */
+};
+
+/* Where the 4-tuple of a conversation comes from, or why there is none. */
+enum ec_tuple {
+	EC_TUPLE_NONE = 0,	  /* no descriptor known and no socket call seen inside a TLS call yet */
+	EC_TUPLE_DESCRIPTOR = 1,  /* through the file table, from the fd the library was given */
+	EC_TUPLE_NESTED_CALL = 2, /* from the socket call that the library made inside the TLS call */
+	EC_TUPLE_NOT_INET = 3,	  /* the descriptor is not an IPv4 or IPv6 socket */
+	EC_TUPLE_UNREADABLE = 4,  /* this kernel shows no types (BTF), so its sockets cannot be read */
+};
+
+enum ec_family {
+	EC_FAMILY_NONE = 0,
+	EC_FAMILY_IPV4 = 2,
+	EC_FAMILY_IPV6 = 10,
+};
+
+/* What one call looks like: which argument is what. Index into the array "hooks". */
+enum ec_length {
+	EC_LENGTH_RETURNED = 0,	  /* int f(...): the length is what is returned, if positive */
+	EC_LENGTH_POINTED = 1,	  /* int f(..., size_t *length): *length, if 1 is returned */
+	EC_LENGTH_RETURNED64 = 2, /* ssize_t f(...): as the first, 64 bits wide */
+	EC_LENGTH_ARGUMENT = 3,	  /* taken at entry from the argument: where return probes are unsafe */
+};
+
+enum ec_hook_flag {
+	EC_HOOK_NO_BUFFER = 1 << 0, /* sendfile: only the length can be told */
+	EC_HOOK_WIDE = 1 << 1,	    /* the length argument is 64 bits wide (size_t), else int */
+};
+
+struct ec_hook {
+	__u8 direction;	      /* enum ec_direction */
+	__u8 handle;	      /* argument numbers, from 0 */
+	__u8 buffer;
+	__u8 length;	      /* the argument that has (or points at) the length */
+	__u8 length_kind;     /* enum ec_length */
+	__u8 flags;	      /* enum ec_hook_flag */
+	__u8 _padding[2];
+};
+
+/* The filter and limits, one row in the array "settings"; changed while running. */
+struct ec_settings {
+	__u64 payload_limit; /* bytes kept of one call; all ones: no limit */
+	__u64 wakeup_level;  /* fill of the ring in bytes at which a record wakes the reader */
+	__u32 by_pid;	     /* not 0: only processes in the map "pids" */
+	__u32 by_uid;	     /* not 0: only users in the map "uids" */
+	__u32 by_comm;	     /* not 0: only command names in the map "comms" */
+	__u32 cgroup_count;  /* not 0: only tasks under one of that many cgroups in the map "cgroups" */
+	__u32 follow;	     /* not 0: children of processes in "pids" join it */
+	__u32 excluded_pid;  /* this process is never captured: our own */
+	__u32 reader_asleep; /* the reader waits for a wake-up: set by it, cleared by the record that wakes it */
+	__u32 _padding;
+};
+
+/* Both ends of a conversation. Ports in host byte order. 40 bytes: compared and cached as one value. */
+struct ec_tuple_value {
+	__u8 local[EC_ADDRESS_LENGTH];
+	__u8 remote[EC_ADDRESS_LENGTH];
+	__u16 local_port;
+	__u16 remote_port;
+	__u16 family; /* enum ec_family */
+	__u16 source; /* enum ec_tuple */
+};
+
+/* Every record begins so. 48 bytes. */
+struct ec_header {
+	__u64 time_ns;	/* boot clock: CLOCK_BOOTTIME */
+	__u32 size;	/* of the whole record, this header included, without trailing alignment */
+	__u16 kind;	/* enum ec_kind */
+	__u16 flags;	/* enum ec_flag */
+	__u32 pid;	/* the kernel's tgid */
+	__u32 tid;	/* the kernel's pid */
+	__u32 uid;
+	__u32 cpu;
+	__u8 comm[EC_COMM_LENGTH];
+};
+
+/* One piece of one call. The payload follows. 136 bytes. */
+struct ec_plaintext {
+	struct ec_header header;
+	__u64 handle;	     /* the library's connection object */
+	__u64 generation;    /* when this conversation was first seen: tells reuses of a handle apart */
+	__u64 stream_offset; /* bytes of this direction before this piece; a gap is a loss */
+	__u64 call_length;   /* bytes of the whole call */
+	__u64 call_offset;   /* where in the call this piece stands */
+	struct ec_tuple_value tuple;
+	__s32 fd;	/* -1: not known */
+	__u8 direction; /* enum ec_direction */
+	__u8 hook;	/* row in "hooks" */
+	__u8 _padding[2];
+};
+
+/* A conversation ended. 64 bytes. */
+struct ec_end {
+	struct ec_header header;
+	__u64 handle;
+	__u64 generation;
+};
+
+/* A process that was captured ended. 48 bytes. */
+struct ec_exit {
+	struct ec_header header;
+};
+
+/* What could not be delivered, counted where it happened; one row in the array "losses". */
+struct ec_losses {
+	__u64 ring_full_records;
+	__u64 ring_full_bytes;
+	__u64 fault_records; /* delivered without payload: EC_FLAG_FAULT */
+	__u64 fault_bytes;
+	__u64 table_full_records; /* a call that could not be remembered until it returned */
+	__u64 end_records;	  /* ends of conversations and processes that found no room */
+	__u64 truncated_calls;
+	__u64 truncated_bytes;
+};
+
+#endif

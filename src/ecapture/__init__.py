@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plaintext of TLS connections on a Linux host, by eBPF."""
