@@ -48,6 +48,8 @@ class Mark(StrEnum):
     """Two readers could take it for different messages (request smuggling, RFC 9112, 11.2)."""
     UNFINISHED = "unfinished"
     """The connection or the capture ended first."""
+    ABANDONED = "abandoned"
+    """One side gave the stream or the connection up on purpose (RST_STREAM, GOAWAY)."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False, tag=True):
@@ -177,3 +179,19 @@ class ServerEvent(Message, frozen=True, gc=False, tag=True):
     retry_ms: int = -1
     size: int = 0
     marks: tuple[Mark, ...] = ()
+
+
+class GrpcMessage(Message, frozen=True, gc=False, tag=True):
+    """One message of a gRPC call, in place of the ``Body`` pieces of its stream.
+
+    ``number`` counts from 0 within one direction of a stream. ``size`` is the length as sent,
+    ``decoded_size`` after the message encoding was undone, ``data`` the part within the limit.
+    """
+
+    number: int = 0
+    data: bytes = b""
+    size: int = 0
+    decoded_size: int = 0
+    compressed: bool = False
+    marks: tuple[Mark, ...] = ()
+    problem: str = ""
