@@ -57,19 +57,18 @@ struct {
 
 /* All that the pieces of one call share. */
 struct emission {
-	struct ec_plaintext head; /* copied in front of every piece */
+	struct ec_plaintext head; /* copied in front of every piece; its offsets are those of the call */
 	__u64 buffer;
-	__u64 kept; /* bytes to deliver; the rest of the call is beyond the payload limit */
 	struct ec_settings *wanted;
 };
 
 /*
- * Sends one piece of at most CLASS bytes. A ring record must be reserved with a constant size, so the smallest class
- * that holds the piece is taken; header.size tells the true size and the reader copies no more than that. What lies
- * between is earlier content of this same ring. (A per-CPU buffer would make sizes exact, but probes are preemptible:
- * two threads of one CPU could write to it at once.)
+ * Sends one piece of at most CLASS bytes, which stands at "offset" in its call. A ring record must be reserved with a
+ * constant size, so the smallest class that holds the piece is taken; header.size tells the true size and the reader
+ * copies no more than that. What lies between is earlier content of this same ring. (A per-CPU buffer would make
+ * sizes exact, but probes are preemptible: two threads of one CPU could write to it at once.)
  */
-#define SEND(CLASS, bytes)                                                                              \
+#define SEND(CLASS, offset, bytes)                                                                      \
 	do {                                                                                            \
 		__u64 length_ = (bytes);                                                                \
 		struct ec_plaintext *record_ =                                                          \
@@ -79,13 +78,15 @@ struct emission {
 			break;                                                                          \
 		}                                                                                       \
 		*record_ = emission->head;                                                              \
+		record_->header.flags |= flags;                                                         \
+		record_->call_offset = (offset);                                                        \
+		record_->stream_offset += (offset);                                                     \
 		/* the verifier must see the bound on the very register it passes on */                 \
 		asm volatile("" : "+r"(length_));                                                       \
 		if (length_ > (CLASS))                                                                  \
 			length_ = (CLASS);                                                              \
-		if (length_ && bpf_probe_read_user(record_ + 1, length_,                                \
-						   (void *)(emission->buffer +                          \
-							    emission->head.call_offset))) {             \
+		if (length_ &&                                                                          \
+		    bpf_probe_read_user(record_ + 1, length_, (void *)(emission->buffer + (offset)))) { \
 			count_loss(fault_records, fault_bytes, length_);                                \
 			record_->header.flags |= EC_FLAG_FAULT;                                         \
 			length_ = 0;                                                                    \
@@ -94,55 +95,54 @@ struct emission {
 		bpf_ringbuf_submit(record_, wakeup_flags(emission->wanted, record_->header.size));      \
 	} while (0)
 
-static __always_inline void send_last(struct emission *emission, __u64 length)
+static __always_inline void send_last(struct emission *emission, __u64 offset, __u64 length)
 {
-	emission->head.header.flags |= EC_FLAG_LAST;
+	const __u16 flags = EC_FLAG_LAST;
+
 	if (length <= 32)
-		SEND(32, length);
+		SEND(32, offset, length);
 	else if (length <= 64)
-		SEND(64, length);
+		SEND(64, offset, length);
 	else if (length <= 128)
-		SEND(128, length);
+		SEND(128, offset, length);
 	else if (length <= 192)
-		SEND(192, length);
+		SEND(192, offset, length);
 	else if (length <= 256)
-		SEND(256, length);
+		SEND(256, offset, length);
 	else if (length <= 512)
-		SEND(512, length);
+		SEND(512, offset, length);
 	else if (length <= 768)
-		SEND(768, length);
+		SEND(768, offset, length);
 	else if (length <= 1024)
-		SEND(1024, length);
+		SEND(1024, offset, length);
 	else if (length <= 1536)
-		SEND(1536, length);
+		SEND(1536, offset, length);
 	else if (length <= 2048)
-		SEND(2048, length);
+		SEND(2048, offset, length);
 	else if (length <= 4096)
-		SEND(4096, length);
+		SEND(4096, offset, length);
 	else if (length <= 6144)
-		SEND(6144, length);
+		SEND(6144, offset, length);
 	else if (length <= 8192)
-		SEND(8192, length);
+		SEND(8192, offset, length);
 	else if (length <= 12288)
-		SEND(12288, length);
+		SEND(12288, offset, length);
 	else
-		SEND(EC_PIECE_MAXIMUM, length);
+		SEND(EC_PIECE_MAXIMUM, offset, length);
 }
 
-/* Sends one full piece if more than that is left. Returns 1 when only the last piece remains. */
-static __always_inline int send_full(struct emission *emission)
+static __always_inline void send_full(struct emission *emission, __u64 index)
 {
-	if (emission->kept - emission->head.call_offset <= EC_PIECE_MAXIMUM)
-		return 1;
-	SEND(EC_PIECE_MAXIMUM, EC_PIECE_MAXIMUM);
-	emission->head.call_offset += EC_PIECE_MAXIMUM;
-	emission->head.stream_offset += EC_PIECE_MAXIMUM;
+	const __u16 flags = 0;
+
+	SEND(EC_PIECE_MAXIMUM, index * EC_PIECE_MAXIMUM, EC_PIECE_MAXIMUM);
+}
+
+/* The index comes from the helper, not from our stack, so that the verifier sees the same state in every round. */
+static long send_full_callback(__u32 index, void *emission)
+{
+	send_full(emission, index);
 	return 0;
-}
-
-static long send_full_callback(__u32 index, void *context)
-{
-	return send_full(context);
 }
 
 enum loop { LOOP_BOUNDED, LOOP_HELPER };
@@ -156,37 +156,37 @@ static __always_inline void deliver(struct emission *emission, struct conversati
 {
 	struct ec_plaintext *head = &emission->head;
 	__u64 limit = emission->wanted->payload_limit;
+	__u64 kept = call_length < limit ? call_length : limit;
+	__u64 full, rest;
 	__u32 i;
 
 	head->stream_offset = conversation->offset[head->direction & 1];
 	head->call_length = call_length;
-	head->call_offset = 0;
-	emission->kept = call_length < limit ? call_length : limit;
-	if (loop == LOOP_BOUNDED && emission->kept > (__u64)BOUNDED_PIECES * EC_PIECE_MAXIMUM)
-		emission->kept = (__u64)BOUNDED_PIECES * EC_PIECE_MAXIMUM;
+	if (loop == LOOP_BOUNDED && kept > (__u64)BOUNDED_PIECES * EC_PIECE_MAXIMUM)
+		kept = (__u64)BOUNDED_PIECES * EC_PIECE_MAXIMUM;
 	if (head->header.flags & EC_FLAG_SENDFILE) {
-		emission->kept = 0;
-	} else if (emission->kept < call_length) {
+		kept = 0;
+	} else if (kept < call_length) {
 		head->header.flags |= EC_FLAG_TRUNCATED;
-		count_loss(truncated_calls, truncated_bytes, call_length - emission->kept);
+		count_loss(truncated_calls, truncated_bytes, call_length - kept);
 	}
 	conversation->offset[head->direction & 1] += call_length;
 	conversation->emitted_ns[head->direction & 1] = head->header.time_ns;
 
-	if (emission->kept > EC_PIECE_MAXIMUM) {
-		if (loop == LOOP_HELPER) {
-			bpf_loop(1 << 23, send_full_callback, emission, 0);
-		} else {
-			for (i = 0; i < BOUNDED_PIECES; i++)
-				if (send_full(emission))
-					break;
+	/* all pieces but the last are full; the last has 1 to EC_PIECE_MAXIMUM bytes, or none of an empty call */
+	full = kept ? (kept - 1) / EC_PIECE_MAXIMUM : 0;
+	if (loop == LOOP_HELPER) {
+		if (full)
+			bpf_loop(full, send_full_callback, emission, 0);
+	} else {
+		for (i = 0; i < BOUNDED_PIECES; i++) {
+			if (i >= full)
+				break;
+			send_full(emission, i);
 		}
 	}
-	__u64 rest = emission->kept - head->call_offset;
-
-	if (rest > EC_PIECE_MAXIMUM) /* never: the loop ends only below it; said for the verifier */
-		rest = EC_PIECE_MAXIMUM;
-	send_last(emission, rest);
+	rest = kept - full * EC_PIECE_MAXIMUM;
+	send_last(emission, full * EC_PIECE_MAXIMUM, rest);
 }
 
 static __always_inline void begin_emission(struct emission *emission, const struct conversation_key *key,

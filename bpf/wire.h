@@ -41,7 +41,7 @@ enum ec_flag {
 };
 
 /* Where the 4-tuple of a conversation comes from, or why there is none. */
-enum ec_tuple {
+enum ec_tuple_source {
 	EC_TUPLE_NONE = 0,	  /* no descriptor known and no socket call seen inside a TLS call yet */
 	EC_TUPLE_DESCRIPTOR = 1,  /* through the file table, from the fd the library was given */
 	EC_TUPLE_NESTED_CALL = 2, /* from the socket call that the library made inside the TLS call */
@@ -99,7 +99,7 @@ struct ec_tuple_value {
 	__u16 local_port;
 	__u16 remote_port;
 	__u16 family; /* enum ec_family */
-	__u16 source; /* enum ec_tuple */
+	__u16 source; /* enum ec_tuple_source */
 };
 
 /* Every record begins so. 48 bytes. */
@@ -152,6 +152,12 @@ struct ec_losses {
 	__u64 end_records;	  /* ends of conversations and processes that found no room */
 	__u64 truncated_calls;
 	__u64 truncated_bytes;
+};
+
+/* What stands in front of every part of a recording. */
+struct ec_frame {
+	__u32 length;
+	__u32 kind;
 };
 
 #endif

@@ -12,24 +12,12 @@ struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
 };
 
-static __always_inline __u64 argument(const struct pt_regs *regs, __u8 number)
-{
-	switch (number) {
-	case 0:
-		return regs->di;
-	case 1:
-		return regs->si;
-	case 2:
-		return regs->dx;
-	case 3:
-		return regs->cx;
-	case 4:
-		return regs->r8;
-	case 5:
-		return regs->r9;
-	}
-	return 0;
-}
+#define REGISTER_0 di
+#define REGISTER_1 si
+#define REGISTER_2 dx
+#define REGISTER_3 cx
+#define REGISTER_4 r8
+#define REGISTER_5 r9
 
 static __always_inline __u64 returned(const struct pt_regs *regs)
 {
@@ -56,24 +44,12 @@ struct pt_regs {
 	__u64 pstate;
 };
 
-static __always_inline __u64 argument(const struct pt_regs *regs, __u8 number)
-{
-	switch (number) {
-	case 0:
-		return regs->regs[0];
-	case 1:
-		return regs->regs[1];
-	case 2:
-		return regs->regs[2];
-	case 3:
-		return regs->regs[3];
-	case 4:
-		return regs->regs[4];
-	case 5:
-		return regs->regs[5];
-	}
-	return 0;
-}
+#define REGISTER_0 regs[0]
+#define REGISTER_1 regs[1]
+#define REGISTER_2 regs[2]
+#define REGISTER_3 regs[3]
+#define REGISTER_4 regs[4]
+#define REGISTER_5 regs[5]
 
 static __always_inline __u64 returned(const struct pt_regs *regs)
 {
@@ -93,5 +69,33 @@ static __always_inline __u64 frame_at_return(const struct pt_regs *regs)
 #else
 #error "compile with -D__TARGET_ARCH_x86 or -D__TARGET_ARCH_arm64"
 #endif
+
+/*
+ * Argument by number, from 0. All are read before one is chosen, and each read is pinned: left alone, the compiler
+ * chooses an address and reads once, and the verifier refuses a computed offset into the context.
+ */
+static __always_inline __u64 argument(const struct pt_regs *regs, __u8 number)
+{
+	__u64 first = regs->REGISTER_0, second = regs->REGISTER_1, third = regs->REGISTER_2;
+	__u64 fourth = regs->REGISTER_3, fifth = regs->REGISTER_4, sixth = regs->REGISTER_5;
+
+	asm volatile("" : "+r"(first), "+r"(second), "+r"(third));
+	asm volatile("" : "+r"(fourth), "+r"(fifth), "+r"(sixth));
+	switch (number) {
+	case 0:
+		return first;
+	case 1:
+		return second;
+	case 2:
+		return third;
+	case 3:
+		return fourth;
+	case 4:
+		return fifth;
+	case 5:
+		return sixth;
+	}
+	return 0;
+}
 
 #endif

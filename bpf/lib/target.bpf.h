@@ -28,10 +28,14 @@ struct {
 	__type(value, __u8);
 } uids SEC(".maps");
 
+struct comm {
+	char name[EC_COMM_LENGTH];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 256);
-	__uint(key_size, EC_COMM_LENGTH);
+	__type(key, struct comm);
 	__type(value, __u8);
 } comms SEC(".maps");
 
@@ -62,10 +66,10 @@ static __always_inline int is_target(const struct ec_settings *wanted, __u32 pid
 			return 0;
 	}
 	if (wanted->by_comm) {
-		char comm[EC_COMM_LENGTH] = {};
+		struct comm comm = {};
 
-		bpf_get_current_comm(comm, sizeof(comm));
-		if (!bpf_map_lookup_elem(&comms, comm))
+		bpf_get_current_comm(comm.name, sizeof(comm.name));
+		if (!bpf_map_lookup_elem(&comms, &comm))
 			return 0;
 	}
 	if (wanted->cgroup_count) {

@@ -46,6 +46,8 @@ class Mark(StrEnum):
     """A limit of the parser was reached: count or size of fields, expansion of a coding."""
     AMBIGUOUS = "ambiguous"
     """Two readers could take it for different messages (request smuggling, RFC 9112, 11.2)."""
+    UNDECODED = "undecoded"
+    """A coding is unknown here, or its library is not installed: content is shown as sent."""
     UNFINISHED = "unfinished"
     """The connection or the capture ended first."""
     ABANDONED = "abandoned"

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the labels of secrets stand in a file, and which instructions name those places.
+
+The labels are those of the NSS key log format ("The SSLKEYLOGFILE Format for TLS", section 2).
+A label is a C string: its bytes and a NUL. What stands before does not matter, since linkers let
+"EXPORTER_SECRET" be the tail of "EARLY_EXPORTER_SECRET". The same label may stand in several places.
+
+Code names a label's place by an address relative to the program counter (x86-64: ``lea``, aarch64:
+``adrp`` and ``add``, or ``adr``) or, in a program linked for a fixed address, by an immediate.
+Scans look for the rare bytes of such an instruction, not for instructions: about 2 ns a byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from ecapture.binary.secrets.image import Image, Part
+
+CLIENT_RANDOM: Final = "CLIENT_RANDOM"
+EXPORTER_SECRET: Final = "EXPORTER_SECRET"
+LABELS: Final = (
+    CLIENT_RANDOM,
+    "CLIENT_EARLY_TRAFFIC_SECRET",
+    "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
+    "SERVER_HANDSHAKE_TRAFFIC_SECRET",
+    "CLIENT_TRAFFIC_SECRET_0",
+    "SERVER_TRAFFIC_SECRET_0",
+    EXPORTER_SECRET,
+    "EARLY_EXPORTER_SECRET",
+)
+_LONGEST: Final = max(map(len, LABELS)) + 1
+_MAX_PLACES: Final = 64  # of one label: a file that repeats it more often is not a library
+_MAX_REFERENCES: Final = 1024
+_PAGE: Final = 4096
+_ADD_WITHIN: Final = 16  # instructions between adrp and add
+
+
+def find_labels(image: Image) -> dict[str, tuple[int, ...]]:
+    """Return the addresses of every label that the loaded parts of the file contain."""
+    found: dict[str, list[int]] = {}
+    for part in image.parts:
+        for address, block in image.scan(part, _LONGEST - 1):
+            # Two rare tails are looked for; the labels that end in them follow from there.
+            for tail in (b"CLIENT_RANDOM\0", b"_SECRET\0", b"_SECRET_0\0"):
+                for at in _occurrences(block, tail):
+                    _note(found, address, block, at + len(tail))
+    return {label: tuple(sorted(set(places))) for label, places in found.items()}
+
+
+def _occurrences(block: bytes, wanted: bytes) -> Iterator[int]:
+    at = block.find(wanted)
+    while at >= 0:
+        yield at
+        at = block.find(wanted, at + 1)
+
+
+def _note(found: dict[str, list[int]], address: int, block: bytes, end: int) -> None:
+    for label in LABELS:
+        text = label.encode() + b"\0"
+        if block.endswith(text, 0, end):
+            places = found.setdefault(label, [])
+            if len(places) < _MAX_PLACES:
+                places.append(address + end - len(text))
+
+
+def find_references(image: Image, wanted: Iterable[int]) -> list[int]:
+    """Return the addresses of instructions that may form one of the wanted addresses.
+
+    Bounded: a file that names its labels more than a thousand times is cut there. What is found
+    must still be decoded, since the bytes may be the middle of another instruction.
+    """
+    targets = sorted(set(wanted))
+    found: set[int] = set()
+    if not targets:
+        return []
+    for part in image.parts:
+        if not part.executable:
+            continue
+        if image.machine == "aarch64":
+            hits = _references_aarch64(image, part, targets)
+        else:
+            hits = _references_x86(image, part, targets)
+        for hit in hits:
+            found.add(hit)
+            if len(found) >= _MAX_REFERENCES:
+                return sorted(found)
+    return sorted(found)
+
+
+def _references_x86(image: Image, part: Part, targets: list[int]) -> Iterator[int]:
+    exact = frozenset(targets)
+    fixed = _fixed_pattern(targets) if image.fixed else None
+    for address, block in image.scan(part, 6):
+        for match in _relative_pattern(address, len(block), targets).finditer(block):
+            at = match.start()
+            displacement = int.from_bytes(block[at + 2 : at + 6], "little", signed=True)
+            if at and block[at - 1] in (0x48, 0x4C) and address + at + 6 + displacement in exact:
+                yield address + at - 1
+        if fixed is None:
+            continue
+        for match in fixed.finditer(block):
+            at = match.start()
+            if int.from_bytes(block[at + 1 : at + 5], "little") in exact:
+                # A REX.B prefix selects registers 8 to 15.
+                yield address + at - (at > 0 and block[at - 1] == 0x41)
+
+
+def _relative_pattern(address: int, size: int, targets: list[int]) -> re.Pattern[bytes]:
+    # lea with a displacement from the next instruction. Within a block the upper half of the
+    # displacement takes a handful of values, which sorts out nearly everything at once.
+    halves = set()
+    for target in targets:
+        first, last = target - address - size - 6, target - address
+        halves |= {half & 0xFFFF for half in range(first >> 16, (last >> 16) + 1)}
+    return re.compile(
+        rb"\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d][\s\S]{2}" + _one_of(halves), re.DOTALL
+    )
+
+
+def _fixed_pattern(targets: list[int]) -> re.Pattern[bytes] | None:
+    near = [target for target in targets if target < 1 << 32]
+    if not near:
+        return None
+    return re.compile(rb"[\xb8-\xbf][\s\S]{2}" + _one_of({target >> 16 for target in near}))
+
+
+def _one_of(halves: Iterable[int]) -> bytes:
+    texts = sorted(re.escape(half.to_bytes(2, "little")) for half in halves)
+    return b"(?:" + b"|".join(texts) + b")"
+
+
+def _references_aarch64(image: Image, part: Part, targets: list[int]) -> Iterator[int]:
+    exact = frozenset(targets)
+    pages = sorted({target // _PAGE for target in targets})
+    for address, block in image.scan(part, 4 * _ADD_WITHIN):
+        words = memoryview(block)[: len(block) & ~3].cast("I")
+        start = 0
+        while start < len(block):
+            end = start + _PAGE - (address + start) % _PAGE
+            for page in pages:
+                for at in _pages_named(block, start, end, page - (address + start) // _PAGE):
+                    if _completed(words, at // 4, page, exact):
+                        yield address + at
+            start = end
+        yield from _near_named(words, address, targets)
+
+
+def _pages_named(block: bytes, start: int, end: int, distance: int) -> Iterator[int]:
+    # adrp: all instructions of one code page that name one page share all bits but the register.
+    word = 0x90000000 | (distance & 3) << 29 | (distance >> 2 & 0x7FFFF) << 5
+    tail = word.to_bytes(4, "little")
+    at = block.find(tail[1:], start, end)
+    while at >= 0:
+        if at % 4 == 1 and block[at - 1] & 0xE0 == tail[0]:
+            yield at - 1
+        at = block.find(tail[1:], at + 1, end)
+
+
+def _completed(words: Sequence[int], number: int, page: int, exact: frozenset[int]) -> bool:
+    # A page becomes a label by an add from the same register, soon after.
+    if number >= len(words):
+        return False
+    register = words[number] & 31
+    for word in words[number + 1 : number + 1 + _ADD_WITHIN]:
+        if word & 0xFFC003E0 == 0x91000000 | register << 5:
+            if page * _PAGE + (word >> 10 & 0xFFF) in exact:
+                return True
+    return False
+
+
+def _near_named(words: Sequence[int], address: int, targets: list[int]) -> Iterator[int]:
+    # adr reaches one megabyte; linkers make it of adrp and add where they can.
+    reach = 1 << 20
+    exact = frozenset(targets)
+    if targets[-1] < address - reach or targets[0] > address + 4 * len(words) + reach:
+        return
+    for number, word in enumerate(words):
+        if word & 0x9F000000 == 0x10000000:
+            distance = (word >> 5 & 0x7FFFF) << 2 | word >> 29 & 3
+            distance -= (distance & 1 << 20) << 1
+            if address + 4 * number + distance in exact:
+                yield address + 4 * number

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every event, frozen: the vocabulary between decoding and output.
+
+Events are made once, by ``kernel.decode`` (or by a stage of the pipeline), and never changed. They
+are excluded from garbage collection: none can be part of a cycle.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+ConversationKey = tuple[int, int, int]
+"""(pid, handle, generation): one TLS connection of one process, however often its address is reused."""
+
+Direction = Literal["read", "write"]
+
+
+class Connection(msgspec.Struct, frozen=True, gc=False):
+    """Both ends of a conversation, as the process sees them.
+
+    ``found_by`` is "descriptor" (through the process's file table) or "nested_call" (the socket call
+    that the library made inside the TLS call).
+    """
+
+    family: Literal["ipv4", "ipv6"]
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+    found_by: str
+
+
+class Plaintext(msgspec.Struct, frozen=True, gc=False, tag="plaintext"):
+    """Bytes that a program read from or wrote to a TLS connection: a call, or a piece of a large one.
+
+    ``time_ns`` is wall-clock nanoseconds since 1970, at the return of the call. ``call_length`` is
+    what the call returned in bytes; this piece stands at ``call_offset`` in it, and at
+    ``stream_offset`` in all bytes of this direction since the conversation was first seen.
+    ``length`` is what this piece should have; ``payload`` has fewer bytes only where ``missing``
+    says why: "truncated" (the payload limit), "unreadable" (the program's memory could not be read)
+    or "sendfile" (the bytes never were in the program's memory). ``assumed`` marks what was taken
+    at the entry of a call whose return may not be probed. Without ``connection``,
+    ``no_connection`` says why.
+    """
+
+    time_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    direction: Direction
+    conversation: ConversationKey
+    connection: Connection | None
+    no_connection: str
+    stream_offset: int
+    call_length: int
+    call_offset: int
+    length: int
+    payload: bytes
+    missing: str = ""
+    assumed: bool = False
+    last: bool = True
+    fd: int = -1
+    hook: int = 0
+
+
+class Gap(msgspec.Struct, frozen=True, gc=False, tag="gap"):
+    """Bytes of a conversation that were lost between two events of one direction."""
+
+    time_ns: int
+    pid: int
+    comm: str
+    direction: Direction
+    conversation: ConversationKey
+    connection: Connection | None
+    stream_offset: int
+    length: int
+
+
+class ConversationEnd(msgspec.Struct, frozen=True, gc=False, tag="end"):
+    """A conversation is over: ``reason`` is "freed" (by its library), "exit" or "exec" of its process, or "idle"."""
+
+    time_ns: int
+    pid: int
+    comm: str
+    conversation: ConversationKey
+    reason: str
+
+
+class ProcessExit(msgspec.Struct, frozen=True, gc=False, tag="exit"):
+    """A process that had conversations ended, or was replaced by another program (exec)."""
+
+    time_ns: int
+    pid: int
+    comm: str
+
+
+Event = Plaintext | Gap | ConversationEnd | ProcessExit
+
+
+class Losses(msgspec.Struct, frozen=True):
+    """What the kernel side could not deliver, since the capture began. All are counts, or bytes where named so."""
+
+    ring_full_records: int = 0
+    ring_full_bytes: int = 0
+    fault_records: int = 0
+    fault_bytes: int = 0
+    table_full_records: int = 0
+    end_records: int = 0
+    truncated_calls: int = 0
+    truncated_bytes: int = 0
+
+
+class Summary(msgspec.Struct):
+    """What a capture showed and what it lost: the last line of a run.
+
+    ``events`` and ``bytes`` are what was shown; ``lost`` counts records that were produced and not
+    shown; ``events + lost`` is what happened.
+    """
+
+    events: int = 0
+    bytes: int = 0
+    flows: int = 0
+    lost: int = 0
+    truncated: int = 0
+    lost_bytes: int = 0
+    unreadable: int = 0
+    malformed: int = 0
+
+    def __str__(self) -> str:
+        return "summary: " + " ".join(f"{name}={getattr(self, name)}" for name in self.__struct_fields__)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record to event.
+
+A batch is records one behind the other, each padded to eight bytes, as ``Ring.drain`` returns them
+and as a recording stores them. A record that is not as the wire says is counted and skipped; where
+its size cannot be believed, the rest of the batch is lost with it and counted as one.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+from ecapture._wire import (
+    END,
+    HEADER,
+    PIECE_MAXIMUM,
+    PLAINTEXT,
+    TUPLE_VALUE,
+    Family,
+    Flag,
+    Kind,
+    TupleSource,
+)
+from ecapture.events import Connection, ConversationEnd, Event, Plaintext, ProcessExit
+
+NO_CONNECTION = {
+    TupleSource.NONE: "no descriptor known and no socket call seen inside a TLS call yet",
+    TupleSource.NOT_INET: "the descriptor is not an IPv4 or IPv6 socket",
+    TupleSource.UNREADABLE: "this kernel shows no type information (BTF), so its sockets cannot be read",
+}
+_MAXIMUM_CACHED = 65536
+
+
+class Decoder:
+    """Turns batches into events.
+
+    ``wall_offset_ns`` is added to every time (``clock.wall_offset_ns``). ``malformed`` counts what
+    was skipped.
+    """
+
+    def __init__(self, wall_offset_ns: int) -> None:
+        self.wall_offset_ns = wall_offset_ns
+        self.malformed = 0
+        self._names: dict[bytes, str] = {}
+        self._connections: dict[bytes, tuple[Connection | None, str]] = {}
+
+    def decode(self, batch: bytes) -> list[Event]:
+        """Events of one batch, in its order."""
+        events: list[Event] = []
+        append = events.append
+        unpack = PLAINTEXT.unpack_from
+        offset_ns, names, connections = self.wall_offset_ns, self._names, self._connections
+        header_size = PLAINTEXT.size
+        at, end = 0, len(batch)
+        while at + header_size <= end:
+            # fmt: off
+            (time_ns, size, kind, flags, pid, tid, uid, _cpu, comm, handle, generation,
+             stream_offset, call_length, call_offset, ends, fd, direction, hook) = unpack(batch, at)
+            # fmt: on
+            if kind != Kind.PLAINTEXT or size < header_size or at + size > end:
+                at = self._other(batch, at, events)
+                continue
+            payload = batch[at + header_size : at + size]
+            at += (size + 7) & ~7
+            name = names.get(comm)
+            if name is None:
+                name = self._name(comm)
+            known = connections.get(ends)
+            if known is None:
+                known = self._connection(ends)
+            last = flags & 16 != 0  # Flag.LAST; enums are slow here
+            append(
+                Plaintext(
+                    time_ns + offset_ns,
+                    pid,
+                    tid,
+                    uid,
+                    name,
+                    "write" if direction else "read",
+                    (pid, handle, generation),
+                    known[0],
+                    known[1],
+                    stream_offset,
+                    call_length,
+                    call_offset,
+                    call_length - call_offset if last else PIECE_MAXIMUM,
+                    payload,
+                    _missing(flags) if flags & 7 else "",
+                    flags & 8 != 0,
+                    last,
+                    fd,
+                    hook,
+                )
+            )
+        while at < end:
+            at = self._other(batch, at, events)
+        return events
+
+    def _other(self, batch: bytes, at: int, events: list[Event]) -> int:
+        """Decodes a record that is not plaintext. Returns where the next begins."""
+        if at + HEADER.size > len(batch):
+            self.malformed += 1
+            return len(batch)
+        time_ns, size, kind, _flags, pid, _tid, _uid, _cpu, comm = HEADER.unpack_from(batch, at)
+        if size < HEADER.size or at + size > len(batch):
+            self.malformed += 1
+            return len(batch)
+        time_ns += self.wall_offset_ns
+        if kind == Kind.END and size == END.size:
+            handle, generation = END.unpack_from(batch, at)[-2:]
+            events.append(
+                ConversationEnd(time_ns, pid, self._name(comm), (pid, handle, generation), "freed")
+            )
+        elif kind == Kind.EXIT:
+            events.append(ProcessExit(time_ns, pid, self._name(comm)))
+        else:
+            self.malformed += 1
+        return at + ((size + 7) & ~7)
+
+    # The caches below hold what few processes and connections repeat in every record.
+
+    def _name(self, raw: bytes) -> str:
+        name = raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+        if len(self._names) >= _MAXIMUM_CACHED:
+            self._names.clear()
+        self._names[raw] = name
+        return name
+
+    def _connection(self, raw: bytes) -> tuple[Connection | None, str]:
+        local, remote, local_port, remote_port, family, source = TUPLE_VALUE.unpack(raw)
+        found: tuple[Connection | None, str]
+        if family == Family.NONE:
+            found = None, NO_CONNECTION.get(source, "unknown")
+        else:
+            found_by = "descriptor" if source == TupleSource.DESCRIPTOR else "nested_call"
+            local, remote = _address(local, family), _address(remote, family)
+            version = "ipv6" if ":" in local or ":" in remote else "ipv4"
+            found = Connection(version, local, local_port, remote, remote_port, found_by), ""  # type: ignore[arg-type]
+        if len(self._connections) >= _MAXIMUM_CACHED:
+            self._connections.clear()
+        self._connections[raw] = found
+        return found
+
+
+def _address(raw: bytes, family: int) -> str:
+    if family == Family.IPV4:
+        return ".".join(map(str, raw[:4]))
+    address = IPv6Address(raw)
+    return str(address.ipv4_mapped or address)
+
+
+def _missing(flags: int) -> str:
+    if flags & Flag.FAULT:
+        return "unreadable"
+    if flags & Flag.SENDFILE:
+        return "sendfile"
+    return "truncated" if flags & Flag.LAST else ""

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saves records as they came from the kernel, and reads them back: the second reader.
+
+A recording is a magic line, then frames: length (u32), kind (u32), bytes. The first frame is
+metadata as JSON; then come batches of records, byte for byte as drained, and snapshots of the loss
+counters. A file that was cut short (kill -9, full disk) is good up to its last whole frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from ecapture._wire import FRAME, LOSSES, WIRE_VERSION
+from ecapture.errors import RecordError, TargetNotFound, UsageError
+from ecapture.events import Losses
+
+MAGIC = b"ecapture recording 1\n"
+_MAXIMUM_FRAME = 64 << 20
+
+
+class Frame(IntEnum):
+    """What a frame holds."""
+
+    METADATA = 1
+    RECORDS = 2
+    LOSSES = 3
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """What replay must know beside the records."""
+
+    wall_offset_ns: int
+    wire_version: int = WIRE_VERSION
+    version: str = ""
+    kernel: str = ""
+    machine: str = ""
+
+
+def frame(kind: Frame, content: bytes) -> bytes:
+    """One frame, ready to be written."""
+    return FRAME.pack(len(content), kind) + content
+
+
+def opening(metadata: Metadata) -> bytes:
+    """The beginning of a recording."""
+    return MAGIC + frame(Frame.METADATA, msgspec.json.encode(metadata))
+
+
+class RecordingReader:
+    """Reads a recording. Iterating yields batches; ``losses`` follows the snapshots as they pass.
+
+    Raises UsageError if the file is no recording of this version, TargetNotFound if there is none.
+    What is damaged further on ends the reading; ``malformed`` counts it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self.losses = Losses()
+        self.malformed = 0
+        try:
+            self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115 - closed by close()
+        except FileNotFoundError:
+            raise TargetNotFound(
+                looked_for=self.path, looked_in="the file system", hint="record one: ecapture tls -m record -w FILE"
+            ) from None
+        except OSError as error:
+            raise TargetNotFound(looked_for=self.path, looked_in=error.strerror) from None
+        try:
+            self.metadata = self._metadata()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _metadata(self) -> Metadata:
+        refused = UsageError(
+            option=self.path,
+            problem="is not a recording",
+            hint="replay reads what `ecapture tls -m record -w FILE` wrote",
+        )
+        try:
+            if self._file.read(len(MAGIC)) != MAGIC:
+                raise refused
+            found = self._frame()
+            if found is None or found[0] != Frame.METADATA:
+                raise refused
+            metadata = msgspec.json.decode(found[1], type=Metadata)
+        except (RecordError, msgspec.MsgspecError, OSError) as error:
+            raise refused from error
+        if metadata.wire_version != WIRE_VERSION:
+            raise UsageError(
+                option=self.path,
+                problem=f"was recorded with wire version {metadata.wire_version}, this is {WIRE_VERSION}",
+                hint=f"replay it with ecapture {metadata.version}",
+            )
+        return metadata
+
+    def _frame(self) -> tuple[int, bytes] | None:
+        head = self._file.read(FRAME.size)
+        if not head:
+            return None
+        if len(head) < FRAME.size:
+            raise RecordError(kind="frame", reason="cut short")
+        length, kind = FRAME.unpack(head)
+        if length > _MAXIMUM_FRAME:
+            raise RecordError(kind=kind, reason=f"impossible length {length}")
+        content = self._file.read(length)
+        if len(content) < length:
+            raise RecordError(kind=kind, reason="cut short")
+        return kind, content
+
+    def batches(self) -> Iterator[bytes]:
+        """The batches of records, as they were drained."""
+        while True:
+            try:
+                found = self._frame()
+            except RecordError:
+                self.malformed += 1
+                return
+            if found is None:
+                return
+            kind, content = found
+            if kind == Frame.RECORDS:
+                yield content
+            elif kind == Frame.LOSSES and len(content) == LOSSES.size:
+                self.losses = Losses(*LOSSES.unpack(content))
+            else:
+                self.malformed += 1
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()

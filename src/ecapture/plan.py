@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to attach, as values.
+
+A hook is one function and how to read its call. ``kernel.attach`` carries hooks out; nothing here
+touches the kernel.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from ecapture._wire import HOOK, Direction, HookFlag, Length
+
+
+class Shape(StrEnum):
+    """The family of calls that one kernel program understands (bpf/*.bpf.c)."""
+
+    PLAINTEXT = "plaintext"
+    """A handle, a buffer and a length: read or write."""
+    DESCRIPTOR = "descriptor"
+    """The library is told its file descriptor: (handle, fd)."""
+    END = "end"
+    """The library's object ceases to stand for its conversation: (handle)."""
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """One function to observe. Arguments are numbered from 0."""
+
+    symbol: str
+    shape: Shape
+    direction: Direction = Direction.READ
+    handle: int = 0
+    buffer: int = 0
+    length: int = 0
+    length_kind: Length = Length.RETURNED
+    flags: HookFlag = HookFlag(0)
+
+    def row(self) -> bytes:
+        """The hook as the kernel programs read it (struct ec_hook)."""
+        return HOOK.pack(
+            self.direction, self.handle, self.buffer, self.length, self.length_kind, self.flags
+        )
+
+
+def read(symbol: str, *, buffer: int = 1, length: int = 2, pointed: bool = False) -> Hook:
+    """A call that fills a buffer. ``pointed``: argument ``length`` points at the count (the _ex calls)."""
+    kind = Length.POINTED if pointed else Length.RETURNED
+    return Hook(symbol, Shape.PLAINTEXT, Direction.READ, 0, buffer, length, kind)
+
+
+def write(
+    symbol: str, *, buffer: int = 1, length: int = 2, pointed: bool = False, flags: HookFlag = HookFlag(0)
+) -> Hook:
+    """A call that sends a buffer; arguments as for ``read``."""
+    kind = Length.POINTED if pointed else Length.RETURNED
+    return Hook(symbol, Shape.PLAINTEXT, Direction.WRITE, 0, buffer, length, kind, flags)
+
+
+def send_file(symbol: str) -> Hook:
+    """ssize_t f(handle, fd, ...): the bytes come from a file, only their number can be told."""
+    return Hook(
+        symbol, Shape.PLAINTEXT, Direction.WRITE, 0, 0, 0, Length.RETURNED64, HookFlag.NO_BUFFER
+    )
+
+
+def descriptor(symbol: str) -> Hook:
+    """f(handle, fd)."""
+    return Hook(symbol, Shape.DESCRIPTOR)
+
+
+def end(symbol: str) -> Hook:
+    """f(handle) after which the handle may be reused."""
+    return Hook(symbol, Shape.END)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenSSL 1.0.2 to 4.x and what shares its calls (BoringSSL, LibreSSL): plaintext.
+
+``SSL_read``/``SSL_write`` return the count; the ``_ex`` pair (OpenSSL 1.1.1) returns 1 and writes the
+count through its last argument; CPython and newer curl call only that pair. ``SSL_peek`` is left
+alone on purpose: what is peeked at is read later and would be shown twice. The early-data calls
+are built on the ``_ex`` pair in some releases; the kernel program shows such a call once.
+The first eight hooks are all that kernels without attach cookies can tell apart.
+"""
+
+from __future__ import annotations
+
+from ecapture.plan import descriptor, end, read, send_file, write
+from ecapture.probes.spec import ProbeSpec
+
+PROBE = ProbeSpec(
+    name="tls",
+    aliases=("openssl",),
+    summary="plaintext of programs that use OpenSSL, BoringSSL or LibreSSL",
+    kinds=("openssl", "boringssl", "libressl"),
+    explicit_option="--libssl",
+    required=("SSL_read", "SSL_write"),
+    hooks=(
+        # int SSL_read(SSL *ssl, void *buf, int num), SSL_write(SSL *ssl, const void *buf, int num)
+        read("SSL_read"),
+        write("SSL_write"),
+        # int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes), SSL_write_ex(..., size_t *written)
+        read("SSL_read_ex", length=3, pointed=True),
+        write("SSL_write_ex", length=3, pointed=True),
+        # int SSL_read_early_data(SSL *s, void *buf, size_t num, size_t *readbytes), and its counterpart
+        read("SSL_read_early_data", length=3, pointed=True),
+        write("SSL_write_early_data", length=3, pointed=True),
+        # ossl_ssize_t SSL_sendfile(SSL *s, int fd, off_t offset, size_t size, int flags), since 3.0
+        send_file("SSL_sendfile"),
+        # int SSL_set_fd(SSL *ssl, int fd)
+        descriptor("SSL_set_fd"),
+        descriptor("SSL_set_rfd"),
+        descriptor("SSL_set_wfd"),
+        # void SSL_free(SSL *ssl), int SSL_clear(SSL *ssl)
+        end("SSL_free"),
+        end("SSL_clear"),
+    ),
+)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens output files so that nobody else gets to read or redirect what is captured."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ecapture.errors import SinkError
+
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def open_output(path: str, *, append: bool = False) -> int:
+    """A descriptor to write to ``path``: created with mode 0600, else emptied (or appended to).
+
+    Refused with SinkError: a symbolic link or an existing file that belongs to somebody else than
+    us, root or the user who called sudo, because whoever planted it would choose what is overwritten or
+    could read what is captured; a directory; anything that cannot be opened.
+    """
+    trusted = {os.geteuid(), 0, int(os.environ.get("SUDO_UID", "0") or 0)}
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        raise _refused(path, error.strerror) from None
+    nofollow = os.O_NOFOLLOW
+    if found is not None:
+        if found.st_uid not in trusted:
+            what = "symbolic link" if stat.S_ISLNK(found.st_mode) else "file"
+            raise _refused(path, f"is a {what} of another user (uid {found.st_uid})")
+        if stat.S_ISLNK(found.st_mode):
+            nofollow = 0
+        if stat.S_ISDIR(found.st_mode):
+            raise _refused(path, "is a directory")
+    # Emptied only once it is ours for certain: O_TRUNC would do it while opening.
+    try:
+        fd = os.open(path, _FLAGS | nofollow | (os.O_APPEND if append else 0), 0o600)
+    except OSError as error:
+        raise _refused(path, error.strerror) from None
+    opened = os.fstat(fd)
+    if opened.st_uid not in trusted and stat.S_ISREG(opened.st_mode):
+        os.close(fd)
+        raise _refused(path, f"is a file of another user (uid {opened.st_uid})")
+    if stat.S_ISREG(opened.st_mode) and not append:
+        os.ftruncate(fd, 0)
+    return fd
+
+
+def _refused(path: str, cause: str) -> SinkError:
+    return SinkError(destination=path, cause=cause, hint="choose another file with -w FILE")
