@@ -52,6 +52,8 @@ class Mark(StrEnum):
     """The connection or the capture ended first."""
     ABANDONED = "abandoned"
     """One side gave the stream or the connection up on purpose (RST_STREAM, GOAWAY)."""
+    PROMISED = "promised"
+    """No client sent this request: a server announced that it will answer it (PUSH_PROMISE)."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False, tag=True):
