@@ -153,7 +153,7 @@ def _download_kernel(kernel: Kernel, directory: Path) -> None:
     tree = directory / "tree"
     packages = [f"{IMAGE}{release}"]
     if f"linux-modules-{release}" in suite.package_names("linux-modules-"):
-        packages = [f"linux-binary-{release}", f"linux-modules-{release}"]
+        packages = [f"linux-{part}-{release}" for part in ("base", "binary", "modules")]
     suite.unpack(packages, tree)
     images = [*tree.glob(f"boot/vmlinuz-{release}"), *tree.glob("usr/lib/modules/*/vmlinuz")]
     modules = [*tree.glob(f"lib/modules/{release}"), *tree.glob(f"usr/lib/modules/{release}")]
@@ -372,6 +372,7 @@ class _Boot:
         self._timeout = timeout
         self._echo = echo
         self._echoed = {"stdout": 0, "stderr": 0}
+        self._reached = 0.0  # when the command began, on the monotonic clock
 
     def go(
         self, qemu: list[str], machine: Machine, unpacked: Unpacked, disk: bytes, memory: int
@@ -387,21 +388,25 @@ class _Boot:
             boot = self._wait_for("started", vm, began + BOOTS_WITHIN)
             if boot is None:
                 return None
-            reached = time.monotonic()
-            ended = self._wait_for("ended", vm, reached + self._timeout)
+            self._reached = time.monotonic()
+            ended = self._wait_for("ended", vm, self._reached + self._timeout)
         self._pass_on()
         if ended is None:
-            raise GuestFailed(
-                f"the command took more than {self._timeout:.0f} s, printed more than "
-                f"{OUTPUT_AT_MOST >> 20} MiB or took the guest with it:\n" + self.last_words()
-            )
+            raise GuestFailed(f"{self._why_unended()}:\n{self.last_words()}")
         return Outcome(
             status=int(ended.split()[1]),
             stdout=self._text("stdout"),
             stderr=self._text("stderr"),
-            boot_seconds=reached - began,
+            boot_seconds=self._reached - began,
             seconds=time.monotonic() - began,
         )
+
+    def _why_unended(self) -> str:
+        if max(self._echoed.values()) > OUTPUT_AT_MOST:
+            return f"the command printed more than {OUTPUT_AT_MOST >> 20} MiB"
+        if time.monotonic() - self._reached > self._timeout:
+            return f"the command did not end within {self._timeout:.0f} s"
+        return "the guest ended before the command did"
 
     def last_words(self) -> str:
         """Return the ends of what the guest and the programs around it said."""

@@ -45,7 +45,6 @@ first() {
         esac
     done
     cp /bin/busybox /init /settings /command "/root$home/"
-    umount /proc /sys /dev
     exec switch_root /root "$home/busybox" sh "$home/init" second
 }
 

@@ -9,7 +9,7 @@ Kernels that are not ``scheduled`` boot in every run of the guest tests, so they
 "cloud" flavour, which unpacks and boots fastest. The others are for a slower, regular run.
 
 Debian packages, as seen in its archive in 2026: up to 6.18 the package ``linux-image-RELEASE``
-holds everything; from 6.19 on it is empty, and ``linux-binary-RELEASE`` and
+holds everything; from 6.19 on it is empty, and ``linux-base-``, ``linux-binary-`` and
 ``linux-modules-RELEASE`` hold the parts.
 """
 

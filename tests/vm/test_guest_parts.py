@@ -75,7 +75,8 @@ class TestSuite:
         archive.Suite(tmp_path, mirrors, "bookworm-security", "arm64")
         text = (tmp_path / "apt" / "bookworm-security-arm64" / "sources.list").read_text()
         assert re.fullmatch(
-            r"deb \[arch=arm64.*\] http://mirror\.example/debian-security/ bookworm-security main\s",
+            r"deb \[arch=arm64.*\] http://mirror\.example/debian-security/ "
+            r"bookworm-security main\n",
             text,
         )
 
