@@ -441,19 +441,15 @@ class _Boot:
     def _virtiofsd(self) -> list[str]:
         """Return the command that shares ``/``: Debian 12's C program or the later Rust one."""
         socket = f"--socket-path={self._work}/root.sock"
-        older = Path("/usr/lib/qemu/virtiofsd")
+        later = Path("/usr/libexec/virtiofsd")
+        if later.exists():
+            # Announced mounts become automounts in the guest, which overlay refuses below it.
+            options = "--readonly --cache=always --sandbox=chroot --no-announce-submounts"
+            return [str(later), socket, "--shared-dir=/", *options.split(), "--log-level=error"]
+        older = Path("/usr/lib/qemu/virtiofsd")  # asked second: Debian 13 has a link of this name
         if older.exists():
             options = "source=/,cache=always,sandbox=chroot,log_level=err"
             return [str(older), socket, "-o", options]
-        for path in (Path("/usr/libexec/virtiofsd"), Path("/usr/lib/virtiofsd")):
-            if path.exists():
-                shared = [
-                    "--shared-dir=/",
-                    "--cache=always",
-                    "--sandbox=chroot",
-                    "--log-level=error",
-                ]
-                return [str(path), socket, *shared]
         raise CannotRun("virtiofsd is missing; install virtiofsd (Debian 12: qemu-system-common)")
 
     def _wait_for_socket(self) -> None:
