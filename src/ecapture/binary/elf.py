@@ -472,6 +472,15 @@ class ElfFile(ForeignFile):
         ]
         return ranges_within(self.size, sections + loaded)
 
+    @cached_property
+    def writable_offsets(self) -> tuple[int, ...]:
+        """Where in the file the loaded parts start that the program may write to."""
+        return tuple(
+            segment.offset
+            for segment in self.segments
+            if segment.type == _PT_LOAD and segment.flags & _PF_W and segment.file_size
+        )[:8]
+
 
 def _string_in(texts: bytes, at: int) -> str:
     end = texts.find(b"\0", at)
