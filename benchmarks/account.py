@@ -74,11 +74,14 @@ def read_account(path: Path, size: int) -> Account:
             if not header.startswith(b"--- "):
                 account.problem = f"no header after {account.events} events: {header[:40]!r}"
                 break
-            numbers = {key: int(value) for key, value in _NUMBERS.findall(header)}
-            if "length" not in numbers:
-                account.marked += numbers.get("lost", 0)
-                position += numbers.get("lost", 0)
+            numbers = {key.decode(): int(value) for key, value in _NUMBERS.findall(header)}
+            if "lost" in numbers:
+                account.marked += numbers["lost"]
+                position += numbers["lost"]
                 continue
+            if "length" not in numbers:
+                account.problem = f"no length after {account.events} events: {header[:80]!r}"
+                break
             captured = numbers.get("captured", numbers["length"])
             payload = file.read(captured)
             if len(payload) != captured or file.read(1) != b"\n":
