@@ -87,17 +87,19 @@ def _immediate(word: int, address: int) -> tuple[Operation, ...]:
         if not wide:
             return (Lose((target,)),)
         return (Add(target, source, amount),)
-    if kind == 5:  # move wide
-        shift, value = (word >> 21 & 3) * 16, word >> 5 & 0xFFFF
-        full = (1 << 64) - 1 if wide else (1 << 32) - 1
-        if word >> 29 & 3 == 2:
-            return (Set(target, value << shift & full),)
-        if word >> 29 & 3 == 0:
-            return (Set(target, ~(value << shift) & full),)
-        return _lose(target)
+    if kind == 5:
+        return _move_wide(word)
     if kind == 4 and word >> 29 & 3 == 3:  # ands
         return (Forget(), *_lose(target))
     return (Lose((target,)),)  # logical (31 is the stack pointer), bit fields, extracts
+
+
+def _move_wide(word: int) -> tuple[Operation, ...]:
+    target, shift, value = word & 31, (word >> 21 & 3) * 16, word >> 5 & 0xFFFF
+    full = (1 << 64) - 1 if word >> 31 else (1 << 32) - 1
+    if target == _SP or word >> 29 & 3 == 3:  # movk changes a part
+        return _lose(target)
+    return (Set(target, (value << shift if word >> 29 & 3 else ~(value << shift)) & full),)
 
 
 def _control(word: int, address: int) -> tuple[Operation, ...]:

@@ -12,52 +12,18 @@ longer than the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.file import CHUNK
 from ecapture.binary.secrets import aarch64, x86
 from ecapture.binary.secrets.operations import AAPCS64, AMD64, Convention, Instruction, Stop
 
 _BLOCK: Final = 1 << 14
 _KEPT: Final = 256  # blocks in the cache: 4 MiB
-_SCAN: Final = 1 << 20
+_SCAN: Final = CHUNK - (1 << 12)  # what one read may return, less the overlap
 _MAX_INSTRUCTIONS: Final = 1 << 17
-_PT_LOAD, _PF_X, _PF_W = 1, 1, 2
-
-
-class SegmentLike(Protocol):
-    """A program header, as ``ecapture.binary.elf`` gives it."""
-
-    @property
-    def type(self) -> int:
-        """Kind of segment; 1 is loaded."""
-
-    @property
-    def flags(self) -> int:
-        """Rights: 1 execute, 2 write, 4 read."""
-
-    @property
-    def offset(self) -> int:
-        """Where its bytes start in the file."""
-
-    @property
-    def address(self) -> int:
-        """Where its bytes start in memory, as linked."""
-
-    @property
-    def file_size(self) -> int:
-        """How many bytes of it the file has."""
-
-
-class FileLike(Protocol):
-    """What is needed of an ELF file; ``ElfFile`` has it."""
-
-    machine: str
-    type: str
-    segments: tuple[SegmentLike, ...]
-    size: int
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Return exactly ``size`` bytes of the file from ``offset``."""
+_PT_LOAD, _PF_X = 1, 1
 
 
 class Part(NamedTuple):
@@ -67,16 +33,16 @@ class Part(NamedTuple):
     offset: int
     size: int
     executable: bool
-    writable: bool
 
 
 class Image:
     """Bytes and instructions of an ELF file by linked address.
 
-    Errors of the file's own ``read`` pass through.
+    Raises:
+        NotExecutable: the file contradicts itself, or became shorter.
     """
 
-    def __init__(self, file: FileLike) -> None:
+    def __init__(self, file: ElfFile) -> None:
         self._file = file
         self._blocks: dict[int, bytes] = {}
         self._instructions: dict[int, Instruction] = {}
@@ -87,10 +53,20 @@ class Image:
             aarch64.decode if file.machine == "aarch64" else x86.decode
         )
         self.parts: tuple[Part, ...] = tuple(
-            Part(s.address, s.offset, size, bool(s.flags & _PF_X), bool(s.flags & _PF_W))
+            Part(s.address, s.offset, size, bool(s.flags & _PF_X))
             for s in file.segments
             if s.type == _PT_LOAD and (size := min(s.file_size, file.size - s.offset)) > 0
         )
+
+        if sum(part.size for part in self.parts) > 2 * file.size:
+            file.refuse("loaded parts overlap: they add up to more than twice the file")
+
+    def segment(self, kind: int) -> tuple[int, int] | None:
+        """Return address and size of the first program header of this kind, if there is one."""
+        for segment in self._file.segments:
+            if segment.type == kind:
+                return segment.address, segment.file_size
+        return None
 
     def part_of(self, address: int, *, executable: bool = False) -> Part | None:
         """Return the loaded part that has this address in the file, if any."""

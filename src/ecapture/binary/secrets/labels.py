@@ -3,7 +3,7 @@
 
 The labels are those of the NSS key log format ("The SSLKEYLOGFILE Format for TLS", section 2).
 A label is a C string: its bytes and a NUL. What stands before does not matter, since linkers let
-"EXPORTER_SECRET" be the tail of "EARLY_EXPORTER_SECRET". The same label may stand in several places.
+"EXPORTER_SECRET" be the tail of "EARLY_EXPORTER_SECRET". One label may stand in several places.
 
 Code names a label's place by an address relative to the program counter (x86-64: ``lea``, aarch64:
 ``adrp`` and ``add``, or ``adr``) or, in a program linked for a fixed address, by an immediate.
@@ -13,13 +13,14 @@ Scans look for the rare bytes of such an instruction, not for instructions: abou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from ecapture.binary.secrets.image import Image, Part
 
 CLIENT_RANDOM: Final = "CLIENT_RANDOM"
-EXPORTER_SECRET: Final = "EXPORTER_SECRET"
+EXPORTER: Final = "EXPORTER_SECRET"
 LABELS: Final = (
     CLIENT_RANDOM,
     "CLIENT_EARLY_TRAFFIC_SECRET",
@@ -27,26 +28,36 @@ LABELS: Final = (
     "SERVER_HANDSHAKE_TRAFFIC_SECRET",
     "CLIENT_TRAFFIC_SECRET_0",
     "SERVER_TRAFFIC_SECRET_0",
-    EXPORTER_SECRET,
+    EXPORTER,
     "EARLY_EXPORTER_SECRET",
 )
 _LONGEST: Final = max(map(len, LABELS)) + 1
-_MAX_PLACES: Final = 64  # of one label: a file that repeats it more often is not a library
+_MAX_PLACES: Final = 8  # of one label; real files have one or two
+_MAX_HITS: Final = 4096  # strings that end like a label
 _MAX_REFERENCES: Final = 1024
+_MAX_CANDIDATES: Final = 1 << 17  # byte patterns looked at more closely
 _PAGE: Final = 4096
 _ADD_WITHIN: Final = 16  # instructions between adrp and add
 
 
 def find_labels(image: Image) -> dict[str, tuple[int, ...]]:
-    """Return the addresses of every label that the loaded parts of the file contain."""
+    """Return the addresses of every label that the loaded parts of the file contain.
+
+    Bounded: of a file that is full of labels the first few places are returned.
+    """
     found: dict[str, list[int]] = {}
+    for address, block, end in islice(_tails(image), _MAX_HITS):
+        _note(found, address, block, end)
+    return {label: tuple(sorted(set(places))) for label, places in found.items()}
+
+
+def _tails(image: Image) -> Iterator[tuple[int, bytes, int]]:
+    # Three rare tails are looked for; the labels that end in them follow from there.
     for part in image.parts:
         for address, block in image.scan(part, _LONGEST - 1):
-            # Two rare tails are looked for; the labels that end in them follow from there.
             for tail in (b"CLIENT_RANDOM\0", b"_SECRET\0", b"_SECRET_0\0"):
                 for at in _occurrences(block, tail):
-                    _note(found, address, block, at + len(tail))
-    return {label: tuple(sorted(set(places))) for label, places in found.items()}
+                    yield address, block, at + len(tail)
 
 
 def _occurrences(block: bytes, wanted: bytes) -> Iterator[int]:
@@ -73,38 +84,39 @@ def find_references(image: Image, wanted: Iterable[int]) -> list[int]:
     """
     targets = sorted(set(wanted))
     found: set[int] = set()
-    if not targets:
-        return []
-    for part in image.parts:
-        if not part.executable:
-            continue
-        if image.machine == "aarch64":
-            hits = _references_aarch64(image, part, targets)
-        else:
-            hits = _references_x86(image, part, targets)
-        for hit in hits:
-            found.add(hit)
+    if targets:
+        for hit in islice(_candidates(image, targets), _MAX_CANDIDATES):
+            if hit is not None:
+                found.add(hit)
             if len(found) >= _MAX_REFERENCES:
-                return sorted(found)
+                break
     return sorted(found)
 
 
-def _references_x86(image: Image, part: Part, targets: list[int]) -> Iterator[int]:
+def _candidates(image: Image, targets: list[int]) -> Iterator[int | None]:
+    # None stands for bytes that looked alike but name something else: they count as work done.
+    scan = _references_aarch64 if image.machine == "aarch64" else _references_x86
+    for part in image.parts:
+        if part.executable:
+            yield from scan(image, part, targets)
+
+
+def _references_x86(image: Image, part: Part, targets: list[int]) -> Iterator[int | None]:
     exact = frozenset(targets)
     fixed = _fixed_pattern(targets) if image.fixed else None
     for address, block in image.scan(part, 6):
         for match in _relative_pattern(address, len(block), targets).finditer(block):
             at = match.start()
             displacement = int.from_bytes(block[at + 2 : at + 6], "little", signed=True)
-            if at and block[at - 1] in (0x48, 0x4C) and address + at + 6 + displacement in exact:
-                yield address + at - 1
+            named = address + at + 6 + displacement in exact
+            yield address + at - 1 if named and at and block[at - 1] in (0x48, 0x4C) else None
         if fixed is None:
             continue
         for match in fixed.finditer(block):
             at = match.start()
-            if int.from_bytes(block[at + 1 : at + 5], "little") in exact:
-                # A REX.B prefix selects registers 8 to 15.
-                yield address + at - (at > 0 and block[at - 1] == 0x41)
+            named = int.from_bytes(block[at + 1 : at + 5], "little") in exact
+            # A REX.B prefix selects registers 8 to 15.
+            yield address + at - (at > 0 and block[at - 1] == 0x41) if named else None
 
 
 def _relative_pattern(address: int, size: int, targets: list[int]) -> re.Pattern[bytes]:
@@ -131,7 +143,7 @@ def _one_of(halves: Iterable[int]) -> bytes:
     return b"(?:" + b"|".join(texts) + b")"
 
 
-def _references_aarch64(image: Image, part: Part, targets: list[int]) -> Iterator[int]:
+def _references_aarch64(image: Image, part: Part, targets: list[int]) -> Iterator[int | None]:
     exact = frozenset(targets)
     pages = sorted({target // _PAGE for target in targets})
     for address, block in image.scan(part, 4 * _ADD_WITHIN):
@@ -141,8 +153,7 @@ def _references_aarch64(image: Image, part: Part, targets: list[int]) -> Iterato
             end = start + _PAGE - (address + start) % _PAGE
             for page in pages:
                 for at in _pages_named(block, start, end, page - (address + start) // _PAGE):
-                    if _completed(words, at // 4, page, exact):
-                        yield address + at
+                    yield address + at if _completed(words, at // 4, page, exact) else None
             start = end
         yield from _near_named(words, address, targets)
 
@@ -158,27 +169,28 @@ def _pages_named(block: bytes, start: int, end: int, distance: int) -> Iterator[
         at = block.find(tail[1:], at + 1, end)
 
 
-def _completed(words: Sequence[int], number: int, page: int, exact: frozenset[int]) -> bool:
+def _completed(words: memoryview[int], number: int, page: int, exact: frozenset[int]) -> bool:
     # A page becomes a label by an add from the same register, soon after.
     if number >= len(words):
         return False
     register = words[number] & 31
     for word in words[number + 1 : number + 1 + _ADD_WITHIN]:
-        if word & 0xFFC003E0 == 0x91000000 | register << 5:
-            if page * _PAGE + (word >> 10 & 0xFFF) in exact:
-                return True
+        adds = word & 0xFFC003E0 == 0x91000000 | register << 5
+        if adds and page * _PAGE + (word >> 10 & 0xFFF) in exact:
+            return True
     return False
 
 
-def _near_named(words: Sequence[int], address: int, targets: list[int]) -> Iterator[int]:
+def _near_named(words: memoryview[int], address: int, targets: list[int]) -> Iterator[int | None]:
     # adr reaches one megabyte; linkers make it of adrp and add where they can.
-    reach = 1 << 20
-    exact = frozenset(targets)
+    reach, exact = 1 << 20, frozenset(targets)
     if targets[-1] < address - reach or targets[0] > address + 4 * len(words) + reach:
         return
-    for number, word in enumerate(words):
-        if word & 0x9F000000 == 0x10000000:
+    tops = bytes(words.cast("B")[3::4])
+    for top in (b"\x10", b"\x30", b"\x50", b"\x70"):
+        for number in _occurrences(tops, top):
+            word = words[number]
             distance = (word >> 5 & 0x7FFFF) << 2 | word >> 29 & 3
             distance -= (distance & 1 << 20) << 1
-            if address + 4 * number + distance in exact:
-                yield address + 4 * number
+            place = address + 4 * number
+            yield place if place + distance in exact else None

@@ -16,20 +16,20 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 SCRATCH: Final = 40  # above every general register of both machines
-UNKNOWN_INDEX: Final = -2  # as the index of an operand: something unknown is added
+UNKNOWN_INDEX: Final = -2  # as the counter of an operand: something unknown is added
 
 
 class Memory(NamedTuple):
-    """``base + index * scale + displacement``; a register is -1 where there is none."""
+    """``base + counter * scale + displacement``; a register is -1 where there is none."""
 
     base: int
     displacement: int
-    index: int = -1
+    counter: int = -1
     scale: int = 1
 
 
 class Set(NamedTuple):
-    """A register becomes a constant (an immediate, or an address formed from the program counter)."""
+    """A register becomes a constant: an immediate, or an address next to the program counter."""
 
     target: int
     value: int

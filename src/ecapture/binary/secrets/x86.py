@@ -142,7 +142,7 @@ def _address(layout: Layout) -> tuple[Operation, ...]:
     if layout.memory is None or layout.size < 8:
         return (Lose((layout.reg,)),)
     memory = layout.memory
-    if memory.base == -1 and memory.index == -1:
+    if memory.base == -1 and memory.counter == -1:
         return (Set(layout.reg, memory.displacement),)
     return (Point(layout.reg, memory),)
 
@@ -204,7 +204,7 @@ def _arithmetic(layout: Layout) -> tuple[Operation, ...]:
         return _with_constant(operation, _RAX, layout.immediate, size)
     left, right = (layout.reg, layout.rm) if form & 2 else (layout.rm, layout.reg)
     if layout.memory is not None:
-        return _arithmetic_memory(operation, layout, size, to_memory=not form & 2)
+        return _arithmetic_memory(operation, layout, layout.memory, size, to_memory=not form & 2)
     if size == 1:
         left, right = _byte_register(layout, left), _byte_register(layout, right)
     if operation == _CMP:
@@ -215,17 +215,16 @@ def _arithmetic(layout: Layout) -> tuple[Operation, ...]:
 
 
 def _arithmetic_memory(
-    operation: int, layout: Layout, size: int, *, to_memory: bool
+    operation: int, layout: Layout, memory: Memory, size: int, *, to_memory: bool
 ) -> tuple[Operation, ...]:
-    assert layout.memory is not None
-    load = Load(SCRATCH, layout.memory, size)
+    load = Load(SCRATCH, memory, size)
     if operation == _CMP:
         if size == 1:
             return (load, Forget())
         pair = (SCRATCH, layout.reg) if to_memory else (layout.reg, SCRATCH)
         return (load, Compare(*pair, 0))
     if to_memory:
-        return (load, Store(layout.memory, size, -1), Forget())
+        return (load, Store(memory, size, -1), Forget())
     register = _byte_register(layout, layout.reg) if size == 1 else layout.reg
     return (load, Lose((register,)), Forget())
 

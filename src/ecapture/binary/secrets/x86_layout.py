@@ -95,70 +95,87 @@ def parse(code: bytes, address: int) -> Layout | None:
         return None
 
 
+class _Prefixes(NamedTuple):
+    at: int  # position of what follows
+    selecting: int
+    rex: int
+    short: bool  # operands of two bytes
+    elsewhere: bool  # addresses of four bytes, or relative to a thread's segment
+
+
+class _Opcode(NamedTuple):
+    at: int
+    table: int
+    opcode: int
+    rex: int
+    selecting: int
+    vvvv: int
+    vector: bool
+    scaled: bool  # EVEX scales its short displacements
+
+
 def _parse(code: bytes, address: int) -> Layout | None:
-    at = 0
-    prefix = rex = 0
-    short = narrow = thread = False
-    while (byte := code[at]) in _PREFIXES:
-        at += 1
-        short |= byte == 0x66
-        narrow |= byte == 0x67
-        thread |= byte in (0x64, 0x65)
-        if byte in (0xF2, 0xF3) or (byte == 0x66 and not prefix):
-            prefix = byte
-    if byte & 0xF0 == 0x40:
-        rex, at = byte, at + 1
-        byte = code[at]
-        if byte in _PREFIXES or byte & 0xF0 == 0x40:
-            return None  # a REX that is not last is ignored by the processor: nobody emits it
-    first, table, vector, vvvv = byte, ONE_BYTE, False, -1
-    if byte in (0xC4, 0xC5, 0x62):
-        if rex:
-            return None
-        vector = True
-        found = _vector_prefix(code, at)
-        if found is None:
-            return None
-        at, rex, table, prefix, vvvv = found
-    elif byte == 0x0F:
-        at += 1
-        table = {0x38: MAP_0F38, 0x3A: MAP_0F3A}.get(code[at], MAP_0F)
-        at += table != MAP_0F
-    opcode = code[at]
-    at += 1
-    if (table == ONE_BYTE and opcode in _INVALID) or (table == MAP_0F and opcode in _INVALID_0F):
+    prefixes = _prefixes(code)
+    found = _opcode(code, prefixes) if prefixes is not None else None
+    if prefixes is None or found is None:
         return None
-    size = 8 if rex & 8 else 2 if short else 4
-    reg = rm = 0
-    memory = None
+    at, table, opcode, rex, selecting, vvvv, vector, scaled = found
+    size = 8 if rex & 8 else 2 if prefixes.short else 4
+    reg, rm, memory, relative = 0, (opcode & 7) | (rex & 1) << 3, None, False
     if _has_modrm(table, opcode, vector=vector):
         modrm = code[at]
-        reg = (modrm >> 3 & 7) | (rex & 4) << 1
-        rm = (modrm & 7) | (rex & 1) << 3
+        reg, rm = (modrm >> 3 & 7) | (rex & 4) << 1, (modrm & 7) | (rex & 1) << 3
         at += 1
         if table == ONE_BYTE and opcode == 0x8F and modrm & 0x38:
             return None  # XOP
         if modrm < 0xC0 and not (table == MAP_0F and 0x20 <= opcode <= 0x23):
             at, memory, relative = _memory(code, at, modrm, rex)
-            if thread or narrow or first == 0x62:  # EVEX scales its short displacements
+            if prefixes.elsewhere or scaled:
                 memory, relative = _UNKNOWN_BASE, False
-        else:
-            relative = False
-    else:
-        rm = (opcode & 7) | (rex & 1) << 3
-        relative = False
-    kind = _immediate_kind(table, opcode, reg)
-    length = _immediate_length(kind, size, narrow=narrow)
-    near = opcode in (0xE8, 0xE9) if table == ONE_BYTE else kind == _DOUBLE
-    if (near and length != 4) or len(code) < at + length:
-        return None  # processors disagree on a branch with an operand-size prefix
+    length = _immediate_length(table, opcode, reg, size, prefixes)
+    if length is None or len(code) < at + length:
+        return None
     immediate = int.from_bytes(code[at : at + length], "little", signed=True)
     end = address + at + length
     if relative and memory is not None:
         memory = Memory(-1, end + memory.displacement)
-    # fmt: off
-    return Layout(end, opcode, table, size, bool(rex), prefix, vector, vvvv, reg, rm, memory, immediate)
-    # fmt: on
+    named = (bool(rex), selecting, vector, vvvv)
+    return Layout(end, opcode, table, size, *named, reg, rm, memory, immediate)
+
+
+def _prefixes(code: bytes) -> _Prefixes | None:
+    at = selecting = rex = 0
+    short = elsewhere = False
+    while (byte := code[at]) in _PREFIXES:
+        at += 1
+        short |= byte == 0x66
+        elsewhere |= byte in (0x64, 0x65, 0x67)
+        if byte in (0xF2, 0xF3) or (byte == 0x66 and not selecting):
+            selecting = byte
+    if byte & 0xF0 == 0x40:
+        rex, at = byte, at + 1
+        if code[at] in _PREFIXES or code[at] & 0xF0 == 0x40:
+            return None  # a REX that is not last is ignored by the processor: nobody emits it
+    return _Prefixes(at, selecting, rex, short, elsewhere)
+
+
+def _opcode(code: bytes, prefixes: _Prefixes) -> _Opcode | None:
+    at, selecting, rex = prefixes.at, prefixes.selecting, prefixes.rex
+    first, table, vvvv = code[at], ONE_BYTE, -1
+    vector = first in (0xC4, 0xC5, 0x62)
+    if vector:
+        found = None if rex else _vector_prefix(code, at)
+        if found is None:
+            return None
+        at, rex, table, selecting, vvvv = found
+    elif first == 0x0F:
+        at += 1
+        table = {0x38: MAP_0F38, 0x3A: MAP_0F3A}.get(code[at], MAP_0F)
+        at += table != MAP_0F
+    opcode = code[at]
+    if (table == ONE_BYTE and opcode in _INVALID) or (table == MAP_0F and opcode in _INVALID_0F):
+        return None
+    return _Opcode(at + 1, table, opcode, rex, selecting, vvvv, vector, first == 0x62)
 
 
 def _vector_prefix(code: bytes, at: int) -> tuple[int, int, int, int, int] | None:
@@ -197,16 +214,22 @@ def _immediate_kind(table: int, opcode: int, reg: int) -> int:
     return _BYTE if table == MAP_0F3A else _NONE
 
 
-def _immediate_length(kind: int, size: int, *, narrow: bool) -> int:
+def _immediate_length(
+    table: int, opcode: int, reg: int, size: int, prefixes: _Prefixes
+) -> int | None:
+    kind = _immediate_kind(table, opcode, reg)
     if kind in (_NONE, _BYTE, _WORD):
         return kind
     if kind == _WORD_BYTE:
         return 3
-    if kind == _ADDRESS:
-        return 4 if narrow else 8
+    if kind == _ADDRESS:  # no compiler uses the form with an address prefix
+        return None if prefixes.elsewhere else 8
     if kind == _FULL:
         return size
-    return 2 if size == 2 else 4
+    near = table == MAP_0F or opcode in (0xE8, 0xE9)
+    if size == 2:  # processors disagree on what the prefix does to a branch
+        return None if near else 2
+    return 4
 
 
 def _memory(code: bytes, at: int, modrm: int, rex: int) -> tuple[int, Memory, bool]:

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where functions start and end, and which of them only lead to another library.
+
+The proof that an address is a function's first instruction is the table of call frame records that
+the unwinder searches (``.eh_frame_hdr``; Linux Standard Base Core 5.0, section 10.6.2). It is part
+of what is loaded, so stripping does not remove it. A program built without it has no proof of that
+kind; there the address must be one that direct calls lead to, which is the caller's business.
+
+Only the encoding that every linker writes is read (sorted pairs of 32-bit distances from the
+table's header). Searches read a few blocks, never the whole table.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from ecapture.binary.secrets.image import Image
+from ecapture.binary.secrets.operations import Call, Jump, Load, Return, Stop
+
+_PT_GNU_EH_FRAME: Final = 0x6474E550  # the program header that names the table
+_HEADER: Final = struct.Struct("<4BiI")
+_PAIR: Final = struct.Struct("<ii")
+_RECORD: Final = struct.Struct("<IIiI")
+_STUB_INSTRUCTIONS: Final = 4
+
+
+class Functions:
+    """The functions of an image, by the unwinder's table."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._start, size = image.segment(_PT_GNU_EH_FRAME) or (0, 0)
+        self._count = 0
+        self._last = (0, 0)  # questions come in runs from the same function
+        header = image.bytes_at(self._start, _HEADER.size) if size else b""
+        if len(header) == _HEADER.size:
+            version, _, count_form, pair_form, _, count = _HEADER.unpack(header)
+            # 0x03: unsigned 4 bytes; 0x3b: signed 4 bytes, relative to this header
+            if (version, count_form, pair_form) == (1, 0x03, 0x3B):
+                self._count = min(count, (size - _HEADER.size) // _PAIR.size)
+
+    @property
+    def known(self) -> bool:
+        """Whether the file has a table of functions at all."""
+        return self._count > 0
+
+    def is_start(self, address: int) -> bool:
+        """Tell whether a function of the table starts exactly here."""
+        found = self._row_of(address)
+        return found is not None and found[0] == address
+
+    def range_of(self, address: int) -> tuple[int, int] | None:
+        """Return first and behind-last address of the function around an address, if known."""
+        if self._last[0] <= address < self._last[1]:
+            return self._last
+        found = self._row_of(address)
+        if found is None:
+            return None
+        start, record = found
+        block = self._image.bytes_at(record, _RECORD.size)
+        if len(block) < _RECORD.size:
+            return None
+        length, owner, distance, size = _RECORD.unpack(block)
+        # The usual record: 32-bit length, a relative start that repeats the table's, its size.
+        if not owner or length == 0xFFFFFFFF or record + 8 + distance != start:
+            return None
+        if not start <= address < start + size:
+            return None
+        self._last = (start, start + size)
+        return self._last
+
+    def _row_of(self, address: int) -> tuple[int, int] | None:
+        low, high = 0, self._count
+        while low < high:
+            middle = (low + high) // 2
+            row = self._row(middle)
+            if row is None:
+                return None
+            if row[0] <= address:
+                low = middle + 1
+            else:
+                high = middle
+        return self._row(low - 1) if low else None
+
+    def _row(self, number: int) -> tuple[int, int] | None:
+        at = self._start + _HEADER.size + number * _PAIR.size
+        block = self._image.bytes_at(at, _PAIR.size)
+        if len(block) < _PAIR.size:
+            return None
+        start, record = _PAIR.unpack(block)
+        return self._start + start, self._start + record
+
+
+def is_stub(image: Image, address: int) -> bool:
+    """Tell whether code here only jumps through memory: an entry of the procedure linkage table.
+
+    A program that reads key logs compares against the same labels by an imported ``strcmp``; the
+    stub of that import is not a function of this file.
+    """
+    loaded = False
+    for _ in range(_STUB_INSTRUCTIONS):
+        instruction = image.instruction(address)
+        for operation in instruction.operations:
+            if isinstance(operation, Load):
+                loaded = True
+            elif isinstance(operation, Jump):
+                return operation.target is None and loaded
+            elif isinstance(operation, Call | Return | Stop):
+                return False
+        address = instruction.end
+    return False
