@@ -72,7 +72,10 @@ def _refuse(coding: str, reason: str) -> ProtocolError:
 
 
 class _Zlib:
-    """gzip (RFC 1952), zlib (RFC 1950), and raw deflate (RFC 1951) under the name deflate."""
+    """gzip (RFC 1952), zlib (RFC 1950), and raw deflate (RFC 1951) under the name deflate.
+
+    zlib gives nothing of a call that fails, so up to one piece before a fault is lost with it.
+    """
 
     def __init__(self, coding: str, sink: Sink) -> None:
         self._coding = coding
@@ -414,12 +417,18 @@ class ContentReader:
 
     def finish(self) -> None:
         """Say that the content is complete as framed, so a coding that is not gets a mark."""
-        if self._first is None or not self.size:
-            return
-        for decoder in self._chain:
+        chain = self._chain if self.size else []
+        self.close()
+        for decoder in chain:
             try:
                 decoder.finish()
             except ProtocolError as error:
                 reason = f"{error.fields['protocol']}: {error.fields['reason']}"
                 self._say(Mark.MALFORMED, reason)
                 return
+
+    def close(self) -> None:
+        """Let go of the decoders, which refer to the reader in turn."""
+        self._first = None
+        self._chain = []
+        self._tap = None

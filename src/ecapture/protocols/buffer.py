@@ -36,16 +36,21 @@ class ByteQueue:
         """Append ``data``."""
         self._store += data
 
-    def find(self, wanted: bytes) -> int:
-        """Return where ``wanted`` begins, counted from the front, or -1.
+    def find(self, *wanted: bytes) -> int:
+        """Return where the first of ``wanted`` begins, counted from the front, or -1.
 
         Until bytes are taken the next call continues where this one ended, so one queue is asked
-        for one ``wanted`` at a time.
+        for the same at a time.
         """
         store = self._store
-        at = store.find(wanted, max(self._start, self._searched))
+        begin = max(self._start, self._searched)
+        at = store.find(wanted[0], begin)
+        for other in wanted[1:]:
+            found = store.find(other, begin, at + len(other) - 1 if at >= 0 else len(store))
+            if found >= 0:
+                at = found
         if at < 0:
-            self._searched = max(self._start, len(store) - len(wanted) + 1)
+            self._searched = max(self._start, len(store) - max(map(len, wanted)) + 1)
             return -1
         self._searched = at
         return at - self._start
