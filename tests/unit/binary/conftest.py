@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,3 +31,28 @@ def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Compile:
         return result
 
     return build
+
+
+@pytest.fixture
+def run_with(request: pytest.FixtureRequest) -> Callable[[Path], int]:
+    """Return a function that starts a process which has loaded a library, and returns its pid."""
+
+    def start(library: Path) -> int:
+        program = (
+            "import ctypes, sys; ctypes.CDLL(sys.argv[1]); print(flush=True); sys.stdin.read()"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(library)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+        def stop() -> None:
+            process.communicate()
+
+        request.addfinalizer(stop)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n", "the library is loaded"
+        return process.pid
+
+    return start
