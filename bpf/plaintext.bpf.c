@@ -209,6 +209,46 @@ static __always_inline void begin_emission(struct emission *emission, const stru
 	head->_padding[0] = head->_padding[1] = 0;
 }
 
+/* int SSL_set_fd(SSL *ssl, int fd), SSL_set_rfd, SSL_set_wfd: the library is told its socket. */
+static __always_inline int learn_descriptor(const struct conversation_key *who, __s32 fd)
+{
+	struct conversation *conversation = get_conversation(who, bpf_ktime_get_boot_ns());
+	struct ec_tuple_value unknown = {};
+
+	if (conversation) {
+		conversation->fd = fd;
+		conversation->tuple = unknown;
+	}
+	return 0;
+}
+
+/* void SSL_free(SSL *ssl): the handle is no longer this conversation's. */
+static __always_inline int end_conversation(const struct conversation_key *who, struct ec_settings *wanted)
+{
+	struct conversation *conversation = bpf_map_lookup_elem(&conversations, who);
+	struct ec_end *record;
+	__u64 generation;
+	int silent;
+
+	if (!conversation)
+		return 0;
+	generation = conversation->generation;
+	silent = !conversation->offset[0] && !conversation->offset[1];
+	bpf_map_delete_elem(&conversations, who);
+	if (silent)
+		return 0;
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
+		count_loss(end_records, ring_full_bytes, 0);
+		return 0;
+	}
+	fill_header(&record->header, EC_KIND_END, sizeof(*record), bpf_ktime_get_boot_ns());
+	record->handle = who->handle;
+	record->generation = generation;
+	bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record)));
+	return 0;
+}
+
 static __always_inline int enter(struct pt_regs *regs, __u32 hook_row)
 {
 	struct ec_settings *wanted = get_settings();
@@ -221,15 +261,21 @@ static __always_inline int enter(struct pt_regs *regs, __u32 hook_row)
 	if (!hook)
 		return 0;
 
+	struct conversation_key who = { .handle = argument(regs, hook->handle), .pid = pid };
+
+	if (hook->shape == EC_SHAPE_DESCRIPTOR)
+		return learn_descriptor(&who, argument(regs, 1));
+	if (hook->shape == EC_SHAPE_END)
+		return end_conversation(&who, wanted);
+
 	struct call_key key = { .frame = frame_at_entry(regs), .pid = pid };
 	struct call call = {
 		.entered_ns = bpf_ktime_get_boot_ns(),
-		.handle = argument(regs, hook->handle),
+		.handle = who.handle,
 		.buffer = argument(regs, hook->buffer),
 		.length = argument(regs, hook->length),
 		.hook = hook_row,
 	};
-	struct conversation_key who = { .handle = call.handle, .pid = pid };
 	struct conversation *conversation = get_conversation(&who, call.entered_ns);
 
 	if (conversation && !has_tuple(conversation) && conversation->fd < 0) {
@@ -288,14 +334,14 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 /* --- programs: which of them are loaded is decided by feature tests in user space --- */
 
 SEC("uprobe")
-int plaintext_enter(struct pt_regs *regs)
+int call_enter(struct pt_regs *regs)
 {
 	return enter(regs, bpf_get_attach_cookie(regs));
 }
 
 /* Kernels without attach cookies (before 5.15, commit 7adfc6c9b315): one program for each row. */
 #define PLAIN_SLOT(N)                                     \
-	SEC("uprobe") int plaintext_enter_##N(struct pt_regs *regs) \
+	SEC("uprobe") int call_enter_##N(struct pt_regs *regs) \
 	{                                                 \
 		return enter(regs, N);                    \
 	}
@@ -307,22 +353,30 @@ PLAIN_SLOT(4)
 PLAIN_SLOT(5)
 PLAIN_SLOT(6)
 PLAIN_SLOT(7)
+PLAIN_SLOT(8)
+PLAIN_SLOT(9)
+PLAIN_SLOT(10)
+PLAIN_SLOT(11)
+PLAIN_SLOT(12)
+PLAIN_SLOT(13)
+PLAIN_SLOT(14)
+PLAIN_SLOT(15)
 
 SEC("uretprobe")
-int plaintext_leave(struct pt_regs *regs)
+int call_leave(struct pt_regs *regs)
 {
 	return leave(regs, LOOP_HELPER);
 }
 
 SEC("uretprobe")
-int plaintext_leave_bounded(struct pt_regs *regs)
+int call_leave_bounded(struct pt_regs *regs)
 {
 	return leave(regs, LOOP_BOUNDED);
 }
 
 /* Where a return probe would kill the program (seccomp on unfixed 6.11 to 6.13): writes only, at entry, marked. */
 SEC("uprobe")
-int plaintext_assume(struct pt_regs *regs)
+int call_assume(struct pt_regs *regs)
 {
 	struct ec_settings *wanted = get_settings();
 	__u32 hook_row = bpf_get_attach_cookie(regs);
@@ -335,7 +389,7 @@ int plaintext_assume(struct pt_regs *regs)
 	if (!wanted || !is_target(wanted, pid))
 		return 0;
 	hook = bpf_map_lookup_elem(&hooks, &hook_row);
-	if (!hook)
+	if (!hook || hook->shape != EC_SHAPE_PLAINTEXT)
 		return 0;
 	length = argument(regs, hook->length);
 	if (!(hook->flags & EC_HOOK_WIDE)) {
@@ -357,59 +411,6 @@ int plaintext_assume(struct pt_regs *regs)
 	begin_emission(&emission, &who, conversation, hook, hook_row, now);
 	emission.head.header.flags |= EC_FLAG_ASSUMED;
 	deliver(&emission, conversation, length, LOOP_HELPER);
-	return 0;
-}
-
-/* int SSL_set_fd(SSL *ssl, int fd), SSL_set_rfd, SSL_set_wfd: the library is told its socket. */
-SEC("uprobe")
-int descriptor_enter(struct pt_regs *regs)
-{
-	struct ec_settings *wanted = get_settings();
-	struct conversation_key who = { .handle = argument(regs, 0), .pid = bpf_get_current_pid_tgid() >> 32 };
-	struct conversation *conversation;
-
-	if (!wanted || !is_target(wanted, who.pid))
-		return 0;
-	conversation = get_conversation(&who, bpf_ktime_get_boot_ns());
-	if (conversation) {
-		struct ec_tuple_value unknown = {};
-
-		conversation->fd = argument(regs, 1);
-		conversation->tuple = unknown;
-	}
-	return 0;
-}
-
-/* void SSL_free(SSL *ssl): the handle is no longer this conversation's. */
-SEC("uprobe")
-int end_enter(struct pt_regs *regs)
-{
-	struct ec_settings *wanted = get_settings();
-	struct conversation_key who = { .handle = argument(regs, 0), .pid = bpf_get_current_pid_tgid() >> 32 };
-	struct conversation *conversation;
-	struct ec_end *record;
-	__u64 generation;
-	int silent;
-
-	if (!wanted || !is_target(wanted, who.pid))
-		return 0;
-	conversation = bpf_map_lookup_elem(&conversations, &who);
-	if (!conversation)
-		return 0;
-	generation = conversation->generation;
-	silent = !conversation->offset[0] && !conversation->offset[1];
-	bpf_map_delete_elem(&conversations, &who);
-	if (silent)
-		return 0;
-	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
-	if (!record) {
-		count_loss(end_records, ring_full_bytes, 0);
-		return 0;
-	}
-	fill_header(&record->header, EC_KIND_END, sizeof(*record), bpf_ktime_get_boot_ns());
-	record->handle = who.handle;
-	record->generation = generation;
-	bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record)));
 	return 0;
 }
 

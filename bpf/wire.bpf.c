@@ -19,3 +19,4 @@ enum ec_tuple_source wire_tuple_source;
 enum ec_family wire_family;
 enum ec_length wire_length;
 enum ec_hook_flag wire_hook_flag;
+enum ec_shape wire_shape;

@@ -17,7 +17,7 @@ enum ec_constants {
 	EC_ADDRESS_LENGTH = 16,	   /* an IPv6 address; IPv4 uses the first four bytes */
 	EC_PIECE_MAXIMUM = 16384,  /* payload of one record: the plaintext of a whole TLS record (RFC 8446, 5.1) */
 	EC_HOOKS_MAXIMUM = 64,	   /* rows in the table of hooks; the attach cookie is the index */
-	EC_PLAIN_SLOTS = 8,	   /* hooks that kernels without attach cookies (before 5.15) can tell apart */
+	EC_PLAIN_SLOTS = 16,	   /* hooks that kernels without attach cookies (before 5.15) can tell apart */
 	EC_CGROUPS_MAXIMUM = 16,   /* cgroups that can be selected at once */
 };
 
@@ -63,6 +63,13 @@ enum ec_length {
 	EC_LENGTH_ARGUMENT = 3,	  /* taken at entry from the argument: where return probes are unsafe */
 };
 
+/* The family of calls that a hook belongs to. */
+enum ec_shape {
+	EC_SHAPE_PLAINTEXT = 0,	 /* a handle, a buffer and a length: read or write */
+	EC_SHAPE_DESCRIPTOR = 1, /* the library is told its file descriptor: (handle, fd) */
+	EC_SHAPE_END = 2,	 /* the handle ceases to stand for its conversation: (handle) */
+};
+
 enum ec_hook_flag {
 	EC_HOOK_NO_BUFFER = 1 << 0, /* sendfile: only the length can be told */
 	EC_HOOK_WIDE = 1 << 1,	    /* the length argument is 64 bits wide (size_t), else int */
@@ -75,7 +82,8 @@ struct ec_hook {
 	__u8 length;	      /* the argument that has (or points at) the length */
 	__u8 length_kind;     /* enum ec_length */
 	__u8 flags;	      /* enum ec_hook_flag */
-	__u8 _padding[2];
+	__u8 shape;	      /* enum ec_shape */
+	__u8 _padding;
 };
 
 /* The filter and limits, one row in the array "settings"; changed while running. */

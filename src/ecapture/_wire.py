@@ -10,7 +10,7 @@ COMM_LENGTH = 16
 ADDRESS_LENGTH = 16
 PIECE_MAXIMUM = 16384
 HOOKS_MAXIMUM = 64
-PLAIN_SLOTS = 8
+PLAIN_SLOTS = 16
 CGROUPS_MAXIMUM = 16
 
 
@@ -61,6 +61,14 @@ class Length(IntEnum):
     POINTED = 1
     RETURNED64 = 2
     ARGUMENT = 3
+
+
+class Shape(IntEnum):
+    """enum ec_shape."""
+
+    PLAINTEXT = 0
+    DESCRIPTOR = 1
+    END = 2
 
 
 class TupleSource(IntEnum):
@@ -120,7 +128,7 @@ HEADER_FIELDS = (
     "comm",
 )
 
-HOOK = Struct("<BBBBBB2x")
+HOOK = Struct("<BBBBBBB1x")
 HOOK_FIELDS = (
     "direction",
     "handle",
@@ -128,6 +136,7 @@ HOOK_FIELDS = (
     "length",
     "length_kind",
     "flags",
+    "shape",
 )
 
 LOSSES = Struct("<QQQQQQQQ")

@@ -130,4 +130,6 @@ class Summary(msgspec.Struct):
     malformed: int = 0
 
     def __str__(self) -> str:
-        return "summary: " + " ".join(f"{name}={getattr(self, name)}" for name in self.__struct_fields__)
+        return "summary: " + " ".join(
+            f"{name}={getattr(self, name)}" for name in self.__struct_fields__
+        )

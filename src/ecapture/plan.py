@@ -7,22 +7,9 @@ touches the kernel.
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import msgspec
 
-from ecapture._wire import HOOK, Direction, HookFlag, Length
-
-
-class Shape(StrEnum):
-    """The family of calls that one kernel program understands (bpf/*.bpf.c)."""
-
-    PLAINTEXT = "plaintext"
-    """A handle, a buffer and a length: read or write."""
-    DESCRIPTOR = "descriptor"
-    """The library is told its file descriptor: (handle, fd)."""
-    END = "end"
-    """The library's object ceases to stand for its conversation: (handle)."""
+from ecapture._wire import HOOK, Direction, HookFlag, Length, Shape
 
 
 class Hook(msgspec.Struct, frozen=True):
@@ -40,7 +27,13 @@ class Hook(msgspec.Struct, frozen=True):
     def row(self) -> bytes:
         """The hook as the kernel programs read it (struct ec_hook)."""
         return HOOK.pack(
-            self.direction, self.handle, self.buffer, self.length, self.length_kind, self.flags
+            self.direction,
+            self.handle,
+            self.buffer,
+            self.length,
+            self.length_kind,
+            self.flags,
+            self.shape,
         )
 
 
@@ -51,7 +44,12 @@ def read(symbol: str, *, buffer: int = 1, length: int = 2, pointed: bool = False
 
 
 def write(
-    symbol: str, *, buffer: int = 1, length: int = 2, pointed: bool = False, flags: HookFlag = HookFlag(0)
+    symbol: str,
+    *,
+    buffer: int = 1,
+    length: int = 2,
+    pointed: bool = False,
+    flags: HookFlag = HookFlag(0),
 ) -> Hook:
     """A call that sends a buffer; arguments as for ``read``."""
     kind = Length.POINTED if pointed else Length.RETURNED

@@ -64,8 +64,11 @@ class TextFormat:
         self._words: dict[str, str] = {}
         self._ends: dict[tuple[Connection | None, str], str] = {}
 
-    def encode(self, events: list[Event]) -> bytes:
-        """All events of one batch. Ends of conversations have no line of their own."""
+    def encode(self, events: list[Event]) -> list[bytes]:
+        """All events of one batch, in pieces to be written one behind the other.
+
+        Ends of conversations have no line of their own.
+        """
         out: list[bytes] = []
         for event in events:
             if type(event) is Plaintext:
@@ -79,7 +82,7 @@ class TextFormat:
                 out.append(b"\n")
             elif type(event) is Gap:
                 out.append(self._gap(event))
-        return b"".join(out)
+        return out
 
     def _header(self, event: Plaintext) -> bytes:
         line = (

@@ -186,7 +186,12 @@ _ASKED: dict[str, tuple[Callable[[], tuple[Answer, str]], str, str, str]] = {
         "run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN",
     ),
     "ringbuf": (_ringbuf, "5.8", "nothing can be captured", "a newer kernel"),
-    "uprobe": (_pmu("uprobe"), "4.17", "nothing can be captured", "a kernel with CONFIG_UPROBE_EVENTS"),
+    "uprobe": (
+        _pmu("uprobe"),
+        "4.17",
+        "nothing can be captured",
+        "a kernel with CONFIG_UPROBE_EVENTS",
+    ),
     "uprobe_multi": (
         _uprobe_multi,
         "6.6",

@@ -66,7 +66,9 @@ class RecordingReader:
             self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115 - closed by close()
         except FileNotFoundError:
             raise TargetNotFound(
-                looked_for=self.path, looked_in="the file system", hint="record one: ecapture tls -m record -w FILE"
+                looked_for=self.path,
+                looked_in="the file system",
+                hint="record one: ecapture tls -m record -w FILE",
             ) from None
         except OSError as error:
             raise TargetNotFound(looked_for=self.path, looked_in=error.strerror) from None

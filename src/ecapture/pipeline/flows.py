@@ -10,7 +10,15 @@ from __future__ import annotations
 
 import msgspec
 
-from ecapture.events import ConversationEnd, ConversationKey, Event, Gap, Plaintext, ProcessExit, Summary
+from ecapture.events import (
+    ConversationEnd,
+    ConversationKey,
+    Event,
+    Gap,
+    Plaintext,
+    ProcessExit,
+    Summary,
+)
 
 _IDLE_NS = 3600 * 1_000_000_000
 _SWEEP_NS = 60 * 1_000_000_000

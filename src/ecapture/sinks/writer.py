@@ -14,8 +14,11 @@ from collections import deque
 
 from ecapture.errors import SinkError
 
-QUEUE_BYTES = 16 << 20
-_MAXIMUM_WRITE = 1 << 20
+QUEUE_BYTES = 8 << 20
+# Pieces that are small on average are joined, which is cheaper than handing each to the kernel;
+# large ones are handed over as they are, which saves copying them.
+_JOIN_BELOW = 2048
+_PIECES_AT_ONCE = 1024  # IOV_MAX of Linux
 
 
 class Closed(SinkError):
@@ -33,7 +36,7 @@ class Writer:
         self._name = name
         self._owned = owned
         self._limit = queue_bytes
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[tuple[list[bytes], int]] = deque()
         self._queued = 0
         self._ending = False
         self._error: OSError | None = None
@@ -41,21 +44,19 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=f"write {name}", daemon=True)
         self._thread.start()
 
-    def write(self, content: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         """Queues bytes; waits while the queue is full. Raises SinkError once a write has failed."""
-        if not content:
+        size = sum(map(len, pieces))
+        if not size:
             return
+        joined = [b"".join(pieces)] if size < _JOIN_BELOW * len(pieces) else list(pieces)
         with self._changed:
-            while self._queued and self._queued + len(content) > self._limit and not self._error:
+            while self._queued and self._queued + size > self._limit and not self._error:
                 self._changed.wait()
             self._raise_error()
-            self._queue.append(content)
-            self._queued += len(content)
+            self._queue.append((joined, size))
+            self._queued += size
             self._changed.notify_all()
-
-    def failed(self) -> bool:
-        """Whether a write has failed; ``write`` and ``close`` then raise."""
-        return self._error is not None
 
     def close(self) -> None:
         """Writes what is queued and ends. Raises SinkError if anything could not be written."""
@@ -87,9 +88,9 @@ class Writer:
                     self._changed.wait()
                 if not self._queue:
                     return
-                chunk = self._take()
+                pieces, size = self._queue.popleft()
             try:
-                self._write_all(chunk)
+                self._write_all(pieces)
             except OSError as error:
                 with self._changed:
                     self._error = error
@@ -98,21 +99,17 @@ class Writer:
                     self._changed.notify_all()
                 return
             with self._changed:
-                self._queued -= len(chunk)
+                self._queued -= size
                 self._changed.notify_all()
 
-    def _take(self) -> bytes:
-        # Small pieces are joined: one system call for many events.
-        first = self._queue.popleft()
-        if len(first) >= _MAXIMUM_WRITE or not self._queue:
-            return first
-        pieces, size = [first], len(first)
-        while self._queue and size < _MAXIMUM_WRITE:
-            pieces.append(self._queue.popleft())
-            size += len(pieces[-1])
-        return b"".join(pieces)
-
-    def _write_all(self, chunk: bytes) -> None:
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._fd, view) :]
+    def _write_all(self, pieces: list[bytes]) -> None:
+        for at in range(0, len(pieces), _PIECES_AT_ONCE):
+            some = pieces[at : at + _PIECES_AT_ONCE]
+            written = os.writev(self._fd, some)
+            if written < sum(map(len, some)):
+                # A full pipe or disk took a part; the rest is written piece by piece.
+                for piece in some:
+                    rest = memoryview(piece)[written:]
+                    written = max(0, written - len(piece))
+                    while rest:
+                        rest = rest[os.write(self._fd, rest) :]

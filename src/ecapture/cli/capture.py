@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The subcommands that capture."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+import click
+
+from ecapture.cli.console import say, set_up_logging
+from ecapture.cli.options import capture_options, scope_from
+from ecapture.config import CaptureConfig, Limits, byte_size, ring_size
+from ecapture.errors import ECaptureError, UsageError
+from ecapture.outputs import STDOUT, RecordOutput, TextOutput
+from ecapture.session import Capture, Output, run
+
+_log = logging.getLogger(__name__)
+_MODES = ("text", "record")
+_PAGE = 4096  # the unit of the reference's --mapsize
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@capture_options
+@click.option(
+    "--libssl",
+    "libraries",
+    multiple=True,
+    metavar="FILE",
+    help="Observe only this library or executable. Repeatable.",
+)
+@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.pass_context
+def tls(context: click.Context, **given: Any) -> None:
+    """Show the plaintext of TLS connections: every copy of OpenSSL, BoringSSL and LibreSSL on the host, and
+    executables that carry one. A command after -- is started with the probes in place, and only it and its
+    descendants are watched.
+    """  # noqa: D205
+    context.exit(capture("tls", given, context.obj))
+
+
+def capture(probe: str, given: dict[str, Any], command: list[str] | None) -> int:
+    """Runs one capture as the options say; ``command`` is what stood after --. Returns the exit code."""
+    set_up_logging(debug=given["debug"], path=given["logaddr"])
+    config = _config(probe, given, command)
+    outputs = make_outputs(given)
+    session = Capture(config, keep_stdout=given["output"] not in (None, STDOUT))
+    with session:
+        _stop_on_signals(session)
+        say(f"ready: {session.ready()}")
+        try:
+            summary = run(session, outputs)
+        except ECaptureError as error:
+            say(str(error.fields["summary"]))
+            if error.exit_code == 0:
+                return 0
+            raise
+        say(str(summary))
+    return session.status or 0
+
+
+def _config(probe: str, given: dict[str, Any], command: list[str] | None) -> CaptureConfig:
+    if given["packet_filter"]:
+        raise UsageError(
+            option=" ".join(given["packet_filter"]),
+            problem="packet filters belong to packet capture, which this version does not have",
+            hint="to start a command under observation, put it after --",
+        )
+    if command is not None and not command:
+        raise UsageError(
+            option="--", problem="no command follows it", hint="example: ecapture tls -- curl URL"
+        )
+    mapsize = given["mapsize"]
+    ring = int(mapsize) * _PAGE if mapsize.isdigit() else byte_size(mapsize, "--mapsize")
+    payload = byte_size(given["truncate"], "--truncate")
+    return CaptureConfig(
+        probes=(probe,),
+        scope=scope_from(given),
+        limits=Limits(payload=payload or None, ring=ring_size(ring, "--mapsize")),
+        libraries=tuple(os.path.abspath(path) for path in given["libraries"]),  # noqa: PTH100 - keeps symlinks
+        command=tuple(command or ()),
+        types=("auto", "required", "none")[given["btf"]],
+    )
+
+
+def make_outputs(given: dict[str, Any]) -> list[Output]:
+    """The outputs that -m, -w and --hex ask for; files are opened here, before anything is attached."""
+    mode, destination = given["model"], given["output"] or STDOUT
+    if mode not in _MODES:
+        raise UsageError(
+            option="-m",
+            problem=f"{mode!r} is no mode of this version",
+            hint=f"modes: {', '.join(_MODES)}",
+        )
+    if mode == "record":
+        return [RecordOutput(destination)]
+    return [TextOutput(destination, hexadecimal=given["hex"])]
+
+
+def _stop_on_signals(session: Capture) -> None:
+    # The first signal ends the capture after everything in flight; the second ends it at once.
+    asked: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if asked:
+            os._exit(128 + number)
+        asked.append(number)
+        session.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ecapture doctor``: what works here, what does not, what that costs and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+import msgspec
+
+from ecapture._wire import WIRE_VERSION
+from ecapture.errors import ECaptureError
+from ecapture.kernel.feature import Answer, features
+
+Verdict = Literal["ok", "limited", "missing", "unknown"]
+_CAPABILITIES = {
+    21: "CAP_SYS_ADMIN",
+    38: "CAP_PERFMON",
+    39: "CAP_BPF",
+    19: "CAP_SYS_PTRACE",
+}  # linux/capability.h
+_NEEDED_FEATURES = {"bpf", "ringbuf", "uprobe"}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the report."""
+
+    subject: str
+    verdict: Verdict
+    found: str
+    costs: str = ""
+    remedy: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON array on standard output.")
+@click.pass_context
+def doctor(context: click.Context, *, as_json: bool) -> None:
+    """Say what this kernel, these rights and this build can do, and what to do about the rest.
+
+    The exit code is 3 if capturing is impossible.
+    """
+    findings = examine()
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2))
+    else:
+        _show(findings)
+    context.exit(3 if any(finding.verdict == "missing" for finding in findings) else 0)
+
+
+def examine() -> list[Finding]:
+    """All findings, most fundamental first."""
+    found: list[Finding] = []
+    for question in (
+        _machine,
+        _rights,
+        _lockdown,
+        _features,
+        _seccomp,
+        _processes,
+        _mounts,
+        _build,
+        _leftovers,
+    ):
+        try:
+            found += question()
+        except (OSError, ECaptureError, ValueError) as error:
+            found.append(Finding(question.__name__.strip("_"), "unknown", str(error)))
+    return found
+
+
+def _machine() -> list[Finding]:
+    machine = platform.machine()
+    good = machine in ("x86_64", "aarch64")
+    release = f"Linux {platform.release()} on {machine}"
+    return [
+        Finding(
+            "machine", "ok" if good else "missing", release, "" if good else "no programs for it"
+        )
+    ]
+
+
+def _rights() -> list[Finding]:
+    match = re.search(
+        r"^CapEff:\s+([0-9a-f]+)", Path("/proc/self/status").read_text(), re.MULTILINE
+    )
+    held = int(match[1], 16) if match else 0
+    lacking = [name for bit, name in _CAPABILITIES.items() if not held >> bit & 1]
+    if not lacking:
+        return [Finding("rights", "ok", "all that is needed")]
+    return [
+        Finding(
+            "rights",
+            "missing",
+            "without " + ", ".join(lacking),
+            "probes cannot be loaded, or processes not be looked into",
+            f"run: sudo {os.path.abspath(sys.argv[0])} doctor",  # noqa: PTH100 - as typed
+        )
+    ]
+
+
+def _lockdown() -> list[Finding]:
+    try:
+        text = Path("/sys/kernel/security/lockdown").read_text().strip()
+    except OSError:
+        return [
+            Finding(
+                "lockdown",
+                "unknown",
+                "securityfs is not mounted",
+                remedy="mount -t securityfs none /sys/kernel/security",
+            )
+        ]
+    mode = re.search(r"\[(\w+)\]", text)
+    if mode and mode[1] == "confidentiality":
+        return [
+            Finding(
+                "lockdown",
+                "missing",
+                text,
+                "the kernel refuses to read any memory",
+                "boot without lockdown=confidentiality",
+            )
+        ]
+    return [Finding("lockdown", "ok", text)]
+
+
+def _features() -> list[Finding]:
+    found = []
+    for feature in features():
+        if feature.answer is Answer.YES:
+            found.append(Finding(feature.name, "ok", feature.reason or "yes"))
+        elif feature.answer is Answer.UNKNOWN:
+            found.append(
+                Finding(feature.name, "unknown", feature.reason, feature.costs, feature.remedy)
+            )
+        else:
+            verdict: Verdict = "missing" if feature.name in _NEEDED_FEATURES else "limited"
+            text = f"no (since {feature.since}): {feature.reason}"
+            found.append(Finding(feature.name, verdict, text, feature.costs, feature.remedy))
+    return found
+
+
+def _seccomp() -> list[Finding]:
+    if platform.machine() != "x86_64" or os.geteuid() != 0:
+        return []
+    from ecapture.kernel.seccomp import return_probe_kills  # noqa: PLC0415 - forks a child
+
+    kills = return_probe_kills()
+    if kills is None:
+        return [Finding("return probes under seccomp", "unknown", "the trial did not work")]
+    if not kills:
+        return [Finding("return probes under seccomp", "ok", "a sandboxed child survived one")]
+    return [
+        Finding(
+            "return probes under seccomp",
+            "limited",
+            "this kernel kills sandboxed programs at return probes",
+            "only writes are shown where such a program could be hit",
+            "a kernel with the fix of February 2025 (6.14 and stable updates)",
+        )
+    ]
+
+
+def _processes() -> list[Finding]:
+    own, first = _namespace("self"), _namespace("1")
+    if own and first and own != first:
+        return [
+            Finding(
+                "processes",
+                "limited",
+                "this is not the first PID namespace",
+                "process ids in the output are those of the host",
+                "run on the host, or in a container with --pid=host",
+            )
+        ]
+    return [Finding("processes", "ok", "the processes of the host are visible")]
+
+
+def _namespace(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
+
+
+def _mounts() -> list[Finding]:
+    mounted = {line.split()[2] for line in Path("/proc/self/mounts").read_text().splitlines()}
+    if "cgroup2" in mounted:
+        return [Finding("cgroup2", "ok", "mounted")]
+    return [
+        Finding(
+            "cgroup2",
+            "limited",
+            "not mounted",
+            "--cgroup_path cannot be used",
+            "mount -t cgroup2 none DIR",
+        )
+    ]
+
+
+def _build() -> list[Finding]:
+    objects = Path(__file__).parent.parent / "objects"
+    present = sorted(path.name.removesuffix(".bpf.o") for path in objects.glob("*.bpf.o"))
+    own = f"plaintext.{platform.machine()}"
+    if own not in present:
+        return [
+            Finding(
+                "build",
+                "missing",
+                f"no {own} in {objects}",
+                "nothing can be loaded",
+                "install the package anew",
+            )
+        ]
+    return [Finding("build", "ok", f"wire version {WIRE_VERSION}; {', '.join(present)}")]
+
+
+def _leftovers() -> list[Finding]:
+    """Probes that an earlier run could have left. Ours are links, which end with their process; so this looks at both."""
+    found = []
+    others = [pid for pid in _running("ecapture") if pid != os.getpid()]
+    if others:
+        found.append(
+            Finding(
+                "other captures",
+                "ok",
+                f"running now: {', '.join(map(str, others))}",
+                "each adds its cost to what it traces",
+            )
+        )
+    events = Path("/sys/kernel/tracing/uprobe_events")
+    try:
+        lines = [line for line in events.read_text().splitlines() if "ecapture" in line]
+    except OSError:
+        lines = []
+    if lines:
+        found.append(
+            Finding(
+                "leftovers",
+                "limited",
+                f"{len(lines)} tracefs uprobes named ecapture",
+                remedy=f"echo > {events}",
+            )
+        )
+    return found or [Finding("leftovers", "ok", "none")]
+
+
+def _running(name: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if path.read_text().strip() == name:
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def _show(findings: list[Finding]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - only where it is shown
+    from rich.table import Table  # noqa: PLC0415
+
+    colours = {"ok": "green", "limited": "yellow", "missing": "red", "unknown": "cyan"}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "what", "found", "costs", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        colour = colours[finding.verdict]
+        table.add_row(
+            f"[{colour}]{finding.verdict}[/]", finding.subject, finding.found, finding.costs if finding.verdict != "ok" else "",
+            finding.remedy if finding.verdict != "ok" else "",
+        )  # fmt: skip
+    Console(width=None if os.isatty(1) else 200, highlight=False).print(table)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: finds the subcommand, runs it, turns errors into exit codes.
+
+Subcommands are imported when they are asked for, so that ``ecapture --help`` is quick. As in the reference, general
+options may stand before the subcommand, and a subcommand may be shortened as long as it stays unambiguous.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from ecapture.cli.console import complain
+from ecapture.errors import ECaptureError
+
+# name: (module, attribute, one line of help)
+_COMMANDS = {
+    "tls": (
+        "ecapture.cli.capture",
+        "tls",
+        "Show the plaintext of TLS connections (OpenSSL and its kin).",
+    ),
+    "targets": (
+        "ecapture.cli.targets",
+        "targets",
+        "List who uses which TLS library, and whether it can be seen.",
+    ),
+    "doctor": (
+        "ecapture.cli.doctor",
+        "doctor",
+        "Say what this machine, these rights and this build can do.",
+    ),
+    "replay": (
+        "ecapture.cli.replay",
+        "replay",
+        "Show a recording made with -m record. Needs no root.",
+    ),
+}
+_ALIASES = {"openssl": "tls"}
+# Options without a value, for finding the subcommand behind options that stand before it.
+_SWITCHES = {"--hex", "-d", "--debug", "--follow", "-h", "--help", "--version", "-v", "--json"}
+
+
+class _Group(click.Group):
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        full = _complete(name)
+        if full is None:
+            return None
+        module, attribute, _help = _COMMANDS[full]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        # Without importing any of them.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_m, _a, text) in _COMMANDS.items()])
+
+
+def _complete(name: str) -> str | None:
+    if name in _COMMANDS:
+        return name
+    if name in _ALIASES:
+        return _ALIASES[name]
+    matching = {c for c in _COMMANDS if c.startswith(name)}
+    matching |= {full for alias, full in _ALIASES.items() if alias.startswith(name)}
+    return matching.pop() if len(matching) == 1 else None
+
+
+def _ordered(arguments: Sequence[str]) -> list[str]:
+    """Puts the subcommand first: ``-d tls -p 1`` becomes ``tls -d -p 1``."""
+    at = 0
+    while at < len(arguments):
+        word = arguments[at]
+        if not word.startswith("-"):
+            return [word, *arguments[:at], *arguments[at + 1 :]] if at else list(arguments)
+        at += 1 if word in _SWITCHES or "=" in word else 2
+    return list(arguments)
+
+
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Examples: sudo ecapture tls; sudo ecapture tls --pid 1234 --hex; sudo ecapture tls -- curl https://localhost/",
+)
+@click.version_option(None, "-v", "--version", package_name="pyecapture", prog_name="ecapture")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Show the plaintext of TLS connections on this host, by eBPF, without a CA, a proxy or any change to a program."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
+
+
+def version() -> str:
+    """The version of the installed package."""
+    from importlib import metadata  # noqa: PLC0415 - slow to import, seldom wanted
+
+    return metadata.version("pyecapture")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of the ``ecapture`` command. Exits with the code that the error class has."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    own, command = given, None
+    if "--" in given:
+        at = given.index("--")
+        own, command = given[:at], given[at + 1 :]
+    try:
+        code = cli.main(_ordered(own), prog_name="ecapture", standalone_mode=False, obj=command)
+    except click.exceptions.Exit as ended:
+        code = ended.exit_code
+    except click.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except ECaptureError as error:
+        complain(error)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)

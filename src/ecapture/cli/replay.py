@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ecapture replay``: a recording through any output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ecapture.cli.capture import make_outputs
+from ecapture.cli.console import say, set_up_logging
+from ecapture.cli.options import output_options
+from ecapture.errors import ECaptureError
+from ecapture.session import Replay, run
+
+
+@click.command()
+@click.argument("recording", metavar="FILE")
+@output_options
+@click.option("-d", "--debug", is_flag=True, help="Tell each step.")
+@click.pass_context
+def replay(context: click.Context, recording: str, **given: Any) -> None:
+    """Show what `ecapture tls -m record -w FILE` recorded, as the live run would have shown it. Needs no root."""
+    set_up_logging(debug=given["debug"], path=None)
+    with Replay(recording) as source:
+        outputs = make_outputs(given)
+        try:
+            summary = run(source, outputs)
+        except ECaptureError as error:
+            say(str(error.fields["summary"]))
+            if error.exit_code == 0:
+                context.exit(0)
+            raise
+    say(str(summary))

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings, frozen. Text turns into values here and nowhere else; a value that exists is valid."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ecapture._wire import CGROUPS_MAXIMUM, COMM_LENGTH
+from ecapture.errors import TargetNotFound, UsageError
+
+RING_BYTES = 16 << 20
+_RING_MINIMUM, _RING_MAXIMUM = 1 << 16, 1 << 30
+Mode = Literal["text", "record"]
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """Whom to watch. Empty means everybody; kinds are joined by and, values of one kind by or.
+
+    ``follow`` adds the descendants of ``pids``. ``cgroups`` are directories of the cgroup v2 tree.
+    """
+
+    pids: tuple[int, ...] = ()
+    uids: tuple[int, ...] = ()
+    comms: tuple[str, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    follow: bool = False
+
+    def check(self) -> None:
+        """Raises UsageError or TargetNotFound for what cannot be watched."""
+        for pid in self.pids:
+            if not Path(f"/proc/{pid}").exists():
+                raise TargetNotFound(
+                    looked_for=f"process {pid}",
+                    looked_in="/proc",
+                    hint="`ecapture targets` lists the processes that can be watched",
+                )
+            if _thread_group(pid) != pid:
+                raise UsageError(
+                    option="--pid",
+                    problem=f"{pid} is a thread of process {_thread_group(pid)}",
+                    hint=f"use --pid {_thread_group(pid)}",
+                )
+        for comm in self.comms:
+            if not comm or len(comm.encode()) >= COMM_LENGTH:
+                raise UsageError(
+                    option="--comm",
+                    problem=f"{comm!r} has not 1 to {COMM_LENGTH - 1} bytes, as command names have",
+                    hint="see the name in /proc/PID/comm",
+                )
+        if len(self.cgroups) > CGROUPS_MAXIMUM:
+            raise UsageError(option="--cgroup_path", problem=f"more than {CGROUPS_MAXIMUM} given")
+        for path in self.cgroups:
+            if not (Path(path) / "cgroup.procs").exists():
+                raise TargetNotFound(
+                    looked_for=path,
+                    looked_in="the cgroup v2 tree",
+                    hint="give a directory of a mounted cgroup2 file system (see: mount -t cgroup2)",
+                )
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """``payload`` bytes are kept of one call (None: all). ``ring`` is the size of the kernel's buffer in bytes."""
+
+    payload: int | None = None
+    ring: int = RING_BYTES
+
+
+class CaptureConfig(msgspec.Struct, frozen=True):
+    """One capture.
+
+    ``libraries`` are files named by hand: then only they are observed. ``command`` is started with
+    the probes in place and watched with its descendants. ``types`` is "auto", "required" (refuse
+    to run without kernel BTF) or "none" (as on a kernel without).
+    """
+
+    probes: tuple[str, ...] = ("tls",)
+    scope: Scope = Scope()
+    limits: Limits = Limits()
+    libraries: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    types: Literal["auto", "required", "none"] = "auto"
+
+
+def _thread_group(pid: int) -> int:
+    try:
+        found = re.search(r"^Tgid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return pid
+    return int(found[1]) if found else pid
+
+
+_SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
+
+
+def byte_size(text: str, option: str) -> int:
+    """ "64k", "16 MiB", "1000": bytes, units of 1024. Raises UsageError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(
+            option=option, problem=f"{text!r} is not a size", hint="examples: 4096, 64k, 16m"
+        )
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
+
+
+def ring_size(size: int, option: str) -> int:
+    """The size in bytes as the kernel wants it: a power of two, whole pages. Raises UsageError."""
+    if not _RING_MINIMUM <= size <= _RING_MAXIMUM:
+        raise UsageError(
+            option=option,
+            problem=f"{size} bytes is not between {_RING_MINIMUM} and {_RING_MAXIMUM}",
+        )
+    page = os.sysconf("SC_PAGE_SIZE")
+    return 1 << (max(size, page) - 1).bit_length()

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files to hook: those in use at start, those the loader would find, and every new one.
+
+At start, files come from the mappings of processes and the loader's cache, each once by (device,
+inode). From then on the kernel tells of every executable mapping (PERF_RECORD_MMAP2): a library is
+hooked the moment any process maps it, in any container. A thread of its own does that, because looking
+into a file takes milliseconds and the ring must be drained meanwhile.
+
+With a list of processes and no descendants to follow, probes are placed in those processes only, and
+all others pay nothing. Else they are placed for everybody and the kernel programs filter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import re
+import select
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ecapture.binary import process
+from ecapture.binary.cache import Cache
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.library import Library, identify
+from ecapture.binary.scan import pinned, scan
+from ecapture.config import CaptureConfig
+from ecapture.errors import (
+    ECaptureError,
+    NotExecutable,
+    SymbolNotFound,
+    TargetError,
+    TargetNotFound,
+)
+from ecapture.kernel import _native
+from ecapture.kernel.attach import Attached, Place, Programs
+from ecapture.kernel.feature import feature
+from ecapture.kernel.seccomp import return_probe_kills
+from ecapture.probes.spec import ProbeSpec
+
+_log = logging.getLogger(__name__)
+_Key = tuple[int, int, int]  # device, inode, process (0: all)
+
+
+class Discovery:
+    """Finds files and hooks them through ``programs``, until closed."""
+
+    def __init__(
+        self, programs: Programs, chosen: Sequence[ProbeSpec], config: CaptureConfig
+    ) -> None:
+        self._programs = programs
+        self._chosen = tuple(chosen)
+        self._config = config
+        scope = config.scope
+        self._only = () if scope.follow else scope.pids
+        self._attached: dict[_Key, Attached] = {}
+        self._refused: set[_Key] = set()
+        self._rows = {hook.symbol: row for row, hook in enumerate(programs.hooks)}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._watch: _native.MapWatch | None = None
+        self._thread: threading.Thread | None = None
+        self._returns = not _return_probes_kill()
+
+    def start(self) -> None:
+        """Hooks what is there and begins to watch for more.
+
+        Raises TargetError for a file or process that was named by hand and cannot be observed.
+        """
+        self._start_watch()  # before the first look, so that nothing falls in between
+        if self._config.libraries:
+            for path in self._config.libraries:
+                self._attach_named(path)
+        else:
+            self._attach_found()
+        if self._watch is not None:
+            self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
+            self._thread = threading.Thread(target=self._run, name="discovery", daemon=True)
+            self._thread.start()
+
+    def describe(self) -> str:
+        """What is attached, for people."""
+        with self._lock:
+            files = {key[:2] for key in self._attached}
+            functions = sum(
+                a.functions for a in {k[:2]: a for k, a in self._attached.items()}.values()
+            )
+        text = f"{functions} functions in {len(files)} files"
+        if self._only:
+            text += " of process " + ", ".join(map(str, self._only))
+        if self._watch is not None and not self._config.libraries:
+            text += ", and in others as they are loaded"
+        return text + "; Ctrl-C stops"
+
+    def close(self) -> None:
+        """Takes all probes out. What they saw is in the ring."""
+        with self._lock:
+            self._closed = True
+            attached = list(self._attached.values())
+            self._attached.clear()
+        if self._thread is not None:
+            os.write(self._wake_write, b"c")
+            self._thread.join()
+            self._thread = None
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        # The kernel waits for its readers at every detach; in parallel those waits are shared.
+        links = [link for file in attached for link in file.links]
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            list(pool.map(lambda link: link.close(), links))
+
+    # --- files ---
+
+    def _attach_named(self, path: str) -> None:
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise TargetNotFound(
+                looked_for=path,
+                looked_in=f"the file system ({error.strerror})",
+                hint="`ecapture targets` lists the files that processes use",
+            ) from None
+        with ElfFile(path) as elf:
+            if elf.machine != platform.machine():
+                raise NotExecutable(
+                    path=path, reason=f"is built for {elf.machine}, this is {platform.machine()}"
+                )
+            library = identify(elf)
+        kinds = ", ".join(kind for probe in self._chosen for kind in probe.kinds)
+        if library is None or not self._places(library):
+            required = " and ".join(name for probe in self._chosen for name in probe.required)
+            raise SymbolNotFound(
+                path=path,
+                symbol=required,
+                hint=(
+                    library.reason
+                    if library is not None and library.reason
+                    else f"it is none of: {kinds}"
+                ),
+            )
+        for pid in self._only or (0,):
+            self._attach(path, path, library, (found.st_dev, found.st_ino, pid))
+        if not _mapped_now(found):
+            _log.info("%s: no process has it mapped yet; those that load it will be seen", path)
+
+    def _attach_found(self) -> None:
+        with Cache.of_user() as cache:
+            for found in scan(cache, self._only or None):
+                if not self._places(found.library):
+                    continue
+                for pid in (set(self._only) & set(found.pids)) if self._only else (0,):
+                    key = (found.device, found.inode, pid)
+                    with self._refusals_logged(key, found.name), pinned(found) as path:
+                        self._attach(path, found.name, found.library, key)
+        for pid in self._only:
+            if not Path(f"/proc/{pid}").exists():
+                raise TargetNotFound(
+                    looked_for=f"process {pid}", looked_in="/proc: it ended during start"
+                )
+
+    def _places(self, library: Library) -> list[Place]:
+        if not any(library.kind in probe.kinds for probe in self._chosen):
+            return []
+        return [
+            Place(self._rows[name], offset)
+            for name, offset in library.functions.items()
+            if name in self._rows
+        ]
+
+    @contextlib.contextmanager
+    def _refusals_logged(self, key: _Key, name: str) -> Iterator[None]:
+        # Said once: what was refused will be refused again.
+        try:
+            yield
+        except TargetNotFound as error:
+            _log.debug("%s is gone already: %s", name, error)
+        except ECaptureError as error:
+            if key not in self._refused:
+                self._refused.add(key)
+                _log.warning("%s cannot be observed: %s", name, error)
+
+    def _attach(self, path: str, name: str, library: Library, key: _Key) -> None:
+        with self._lock:
+            if self._closed or key in self._attached:
+                return
+        pid = key[2] or None
+        returns = self._returns or (pid is not None and not _sandboxed(pid))
+        if not returns:
+            _log.warning(
+                "%s: this kernel kills sandboxed programs at return probes, so only writes are shown, as they were asked for",
+                name,
+            )
+        attached = self._programs.attach(path, self._places(library), pid, returns=returns)
+        _log.debug(
+            "attached file=%s kind=%s functions=%d pid=%s",
+            name,
+            library.kind,
+            attached.functions,
+            pid,
+        )
+        with self._lock:
+            if not self._closed:
+                self._attached[key] = attached
+                return
+        attached.close()
+
+    # --- new mappings ---
+
+    def _start_watch(self) -> None:
+        if self._config.libraries or not feature("mapping_watch"):
+            return
+        try:
+            self._watch = _native.MapWatch(_online_processors())
+        except _native.NativeError as error:
+            _log.warning("new libraries will not be noticed: %s", error)
+
+    def _run(self) -> None:
+        watch = self._watch
+        if watch is None:
+            return
+        poll = select.epoll()
+        poll.register(self._wake_read, select.EPOLLIN)
+        for fd in watch.fds:
+            poll.register(fd, select.EPOLLIN)
+        known: set[tuple[int, int, int]] = set()
+        with Cache.of_user() as cache, poll:
+            while not self._closed:
+                poll.poll()
+                for pid, start, size, path, _build_id in watch.read():
+                    if self._closed:
+                        return
+                    if path.startswith("/") and (not self._only or pid in self._only):
+                        try:
+                            self._look(pid, start, size, path, known, cache)
+                        except TargetError as error:
+                            _log.debug("mapping of %s by %d: %s", path, pid, error)
+                if watch.lost:
+                    _log.debug("lost %d notices of mappings", watch.lost)
+
+    def _look(
+        self,
+        pid: int,
+        start: int,
+        size: int,
+        path: str,
+        known: set[tuple[int, int, int]],
+        cache: Cache,
+    ) -> None:
+        key_pid = pid if self._only else 0
+        found = _locate(pid, start, start + size, path)
+        if found is None:
+            return
+        place, status = found
+        key = (status.st_dev, status.st_ino, key_pid)
+        if key in known:
+            return
+        known.add(key)
+        if key in self._attached:
+            return
+        library = _identified(place, status, cache)
+        if library is not None and self._places(library):
+            with self._refusals_logged(key, path):
+                self._attach(place, path, library, key)
+
+
+def _locate(pid: int, start: int, end: int, path: str) -> tuple[str, os.stat_result] | None:
+    """A name by which we can open a mapped file, even if the process or the file's own name is gone already."""
+    for name in (f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}", path):
+        try:
+            return name, os.stat(name)
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _identified(place: str, status: os.stat_result, cache: Cache) -> Library | None:
+    known, library = cache.lookup(status)
+    if not known:
+        with ElfFile(place) as elf:
+            library = identify(elf)
+        cache.remember(status, library)
+    return library
+
+
+def _sandboxed(pid: int) -> bool:
+    return process.read_process(pid).seccomp not in ("", "off")
+
+
+def _mapped_now(wanted: os.stat_result) -> bool:
+    """Whether any process has this file mapped."""
+    for pid in process.all_pids():
+        with contextlib.suppress(ECaptureError):
+            for mapped in process.mapped_files(pid):
+                if (mapped.device, mapped.inode) == (wanted.st_dev, wanted.st_ino):
+                    return True
+    return False
+
+
+def _online_processors() -> list[int]:
+    try:
+        text = Path("/sys/devices/system/cpu/online").read_text().strip()
+    except OSError:
+        return list(range(os.cpu_count() or 1))
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def _return_probes_kill() -> bool:
+    """Asked only of kernels that could: the system call came with 6.11, and 6.14 was the first without the fault."""
+    release = re.match(r"(\d+)\.(\d+)", platform.release())
+    if platform.machine() != "x86_64" or release is None:
+        return False
+    if not (6, 11) <= (int(release[1]), int(release[2])) < (6, 14):
+        return False
+    return return_probe_kills() is not False

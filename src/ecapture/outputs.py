@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a capture goes: a format joined to a sink. What ``session.run`` writes to."""
+
+from __future__ import annotations
+
+import os
+
+from ecapture.errors import UsageError
+from ecapture.events import Event, Losses
+from ecapture._wire import LOSSES
+from ecapture.formats.text import TextFormat
+from ecapture.kernel.recording import Frame, Metadata, frame, opening
+from ecapture.sinks.file import open_output
+from ecapture.sinks.writer import Writer
+
+STDOUT = "-"
+
+
+def open_writer(destination: str) -> Writer:
+    """A writer for a path, or for standard output if it is "-"."""
+    if destination == STDOUT:
+        return Writer(1, "standard output", owned=False)
+    return Writer(open_output(destination), destination, owned=True)
+
+
+class TextOutput:
+    """Events as text."""
+
+    def __init__(self, destination: str, *, hexadecimal: bool = False) -> None:
+        terminal = destination == STDOUT and os.isatty(1)
+        self._format = TextFormat(terminal=terminal, hexadecimal=hexadecimal)
+        self._writer = open_writer(destination)
+
+    def opening(self, metadata: Metadata) -> None:
+        """Text has no beginning."""
+
+    def records(self, batch: bytes) -> None:
+        """Text is made of events."""
+
+    def events(self, events: list[Event]) -> None:
+        """Writes the events of one batch with one call."""
+        self._writer.write(*self._format.encode(events))
+
+    def close(self, losses: Losses) -> None:
+        """Writes what is queued."""
+        self._writer.close()
+
+
+class RecordOutput:
+    """Records as they came, for ``replay``."""
+
+    def __init__(self, destination: str) -> None:
+        if destination == STDOUT and os.isatty(1):
+            raise UsageError(
+                option="-m record",
+                problem="a recording is binary and standard output is a terminal",
+                hint="write it to a file with -w FILE",
+            )
+        self._writer = open_writer(destination)
+
+    def opening(self, metadata: Metadata) -> None:
+        """Writes the magic line and the metadata."""
+        self._writer.write(opening(metadata))
+
+    def records(self, batch: bytes) -> None:
+        """Writes one frame."""
+        if batch:
+            self._writer.write(frame(Frame.RECORDS, batch))
+
+    def events(self, events: list[Event]) -> None:
+        """A recording has none."""
+
+    def close(self, losses: Losses) -> None:
+        """Writes the loss counters, last."""
+        counts = [getattr(losses, name) for name in losses.__struct_fields__]
+        self._writer.write(frame(Frame.LOSSES, LOSSES.pack(*counts)))
+        self._writer.close()

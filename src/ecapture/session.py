@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One capture: a source of records, the pipeline, and outputs; what the command line is built on.
+
+``Capture`` is the library's door: ``with Capture(config) as capture: for event in capture: ...``.
+``Source`` has two implementations: ``Capture`` (the kernel) and ``Replay`` (a recording). ``run``
+pumps either into outputs. One thread does all of it; discovery of new libraries and slow outputs have
+threads of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Protocol, Self
+
+from ecapture import clock
+from ecapture.config import CaptureConfig
+from ecapture.discovery import Discovery
+from ecapture.errors import ECaptureError
+from ecapture.events import Event, Losses, Summary
+from ecapture.kernel.attach import Programs
+from ecapture.kernel.decode import Decoder
+from ecapture.kernel.recording import Metadata, RecordingReader
+from ecapture.launch import Launched
+from ecapture.pipeline.flows import Flows
+from ecapture.pipeline.stage import Chain, Stage
+from ecapture.probes import probes
+
+_log = logging.getLogger(__name__)
+
+# While records come, the ring is drained this often; a fill of a quarter wakes us before.
+_ACTIVE_SECONDS = 0.01
+# After so long without any we ask to be woken by the next record instead.
+_QUIET_SECONDS = 0.2
+# Asleep, we still come by for the timers of the stages.
+_ASLEEP_SECONDS = 0.5
+_BATCH_BYTES = 1 << 20
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    metadata: Metadata
+    losses: Losses
+    malformed: int
+
+    def batches(self) -> Generator[bytes]:
+        """Batches of records; an empty one says that time has passed."""
+
+
+class Capture:
+    """A live capture. Entering attaches the probes; iterating yields events until ``stop`` is called.
+
+    Raises (on entering) UsageError, HostError, TargetError or KernelError, having undone everything.
+    ``summary`` and ``losses`` are complete once the iteration has ended.
+    """
+
+    def __init__(self, config: CaptureConfig | None = None, *, keep_stdout: bool = False) -> None:
+        self.config = config or CaptureConfig()
+        self.summary = Summary()
+        self.losses = Losses()
+        self.malformed = 0
+        self.metadata = Metadata(0)
+        self.status: int | None = None
+        """Exit status of the launched command, once it has ended."""
+        self._keep_stdout = keep_stdout
+        self._stopping = False
+        self._closers: list[object] = []
+        self._programs: Programs | None = None
+        self._launched: Launched | None = None
+        self._discovery: Discovery | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        config = self.config
+        config.scope.check()
+        chosen = [probes()[name] for name in config.probes]
+        # The wake-up pipe: stop() may come from a signal handler or another thread.
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        if config.command:
+            self._launched = Launched(config.command, keep_stdout=self._keep_stdout)
+            scope = config.scope
+            config = _replaced(config, pids=(*scope.pids, self._launched.pid), follow=True)
+        hooks = [hook for probe in chosen for hook in probe.hooks]
+        self._programs = Programs(config, hooks)
+        self.metadata = Metadata(
+            clock.wall_offset_ns(), kernel=os.uname().release, machine=os.uname().machine
+        )
+        self._discovery = Discovery(self._programs, chosen, config)
+        self._discovery.start()
+        self._poll = select.epoll()
+        self._poll.register(self._wake_read, select.EPOLLIN)
+        # Edge-triggered: told of wake-ups only, not that there is data, which is nearly always so.
+        self._poll.register(self._programs.ring.fd, select.EPOLLIN | select.EPOLLET)
+        if self._launched is not None:
+            self._pidfd = os.pidfd_open(self._launched.pid)
+            self._poll.register(self._pidfd, select.EPOLLIN)
+
+    def ready(self) -> str:
+        """What is attached, in one line; starts the command if there is one."""
+        if self._discovery is None:
+            raise ValueError("the capture was not entered")
+        if self._launched is not None:
+            self._launched.start()
+        return self._discovery.describe()
+
+    def stop(self) -> None:
+        """Ends the iteration, after everything in flight. May be called from signal handlers and threads."""
+        self._stopping = True
+        os.write(self._wake_write, b"s")
+
+    def batches(self) -> Generator[bytes]:
+        """See Source. Ends when ``stop`` is called or the launched command has ended."""
+        programs = self._programs
+        if programs is None:
+            raise ValueError("the capture was not entered")
+        try:
+            yield from self._live(programs)
+        finally:
+            # also when the consumer gave up: what was lost must be told
+            self._detach()
+            self.losses = programs.losses()
+
+    def _live(self, programs: Programs) -> Iterator[bytes]:
+        ring, poll = programs.ring, self._poll
+        last_data = time.monotonic()
+        while not self._stopping and not self._command_ended():
+            batch = ring.drain(_BATCH_BYTES)
+            now = time.monotonic()
+            if batch:
+                last_data = now
+                yield batch
+                if len(batch) < _BATCH_BYTES // 2:
+                    poll.poll(_ACTIVE_SECONDS)
+            elif now - last_data < _QUIET_SECONDS:
+                poll.poll(_ACTIVE_SECONDS)
+            else:
+                yield b""
+                programs.sleep()
+                if not ring.pending():
+                    poll.poll(_ASLEEP_SECONDS)
+        self._detach()
+        while batch := ring.drain(_BATCH_BYTES):
+            yield batch
+
+    def _command_ended(self) -> bool:
+        if self._launched is None:
+            return False
+        self.status = self._launched.poll()
+        return self.status is not None
+
+    def _detach(self) -> None:
+        # From here on nothing new comes; what is in the ring is still ours to read.
+        if self._discovery is not None:
+            self._discovery.close()
+
+    def __iter__(self) -> Iterator[Event]:
+        self.ready()
+        for events in pump(self, self.summary):
+            yield from events
+
+    def close(self) -> None:
+        """Takes all probes out; called on leaving the context."""
+        if self._discovery is not None:
+            self._discovery.close()
+            self._discovery = None
+        if self._programs is not None:
+            self._programs.close()
+            self._programs = None
+        if self._launched is not None:
+            self._launched.terminate()
+
+
+class Replay:
+    """A recording as a source. Needs no rights. Raises UsageError or TargetNotFound on construction."""
+
+    def __init__(self, path: str) -> None:
+        self._reader = RecordingReader(path)
+        self.metadata = self._reader.metadata
+        self.losses = Losses()
+        self.malformed = 0
+        self.summary = Summary()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+
+    def batches(self) -> Generator[bytes]:
+        """See Source."""
+        for batch in self._reader.batches():
+            self.losses = self._reader.losses
+            yield batch
+        self.losses = self._reader.losses
+        self.malformed = self._reader.malformed
+
+    def __iter__(self) -> Iterator[Event]:
+        for events in pump(self, self.summary):
+            yield from events
+
+
+class Output(Protocol):
+    """Takes what is captured somewhere: a format with a sink, or the recorder."""
+
+    def opening(self, metadata: Metadata) -> None:
+        """Called once, before anything else."""
+
+    def records(self, batch: bytes) -> None:
+        """Every batch, as it came."""
+
+    def events(self, events: list[Event]) -> None:
+        """The same batch, decoded and through the pipeline."""
+
+    def close(self, losses: Losses) -> None:
+        """The capture is over."""
+
+
+def pump(
+    source: Source, summary: Summary, stages: Sequence[Stage] = (), outputs: Sequence[Output] = ()
+) -> Generator[list[Event]]:
+    """Drives a source through decoding and stages; yields lists of events. ``summary`` is filled on the way."""
+    decoder = Decoder(source.metadata.wall_offset_ns)
+    chain = Chain((Flows(summary), *stages))
+    offset = source.metadata.wall_offset_ns
+    try:
+        with closing(source.batches()) as batches:
+            for batch in batches:
+                for output in outputs:
+                    output.records(batch)
+                if batch:
+                    events = chain.feed(decoder.decode(batch))
+                else:
+                    events = chain.flush(time.clock_gettime_ns(time.CLOCK_BOOTTIME) + offset)
+                if events:
+                    yield events
+        events = chain.close()
+        if events:
+            yield events
+    finally:
+        losses = source.losses
+        summary.malformed = decoder.malformed + source.malformed
+        summary.lost = losses.ring_full_records + losses.table_full_records + summary.malformed
+        summary.lost_bytes = losses.ring_full_bytes
+
+
+def run(source: Source, outputs: Sequence[Output], stages: Sequence[Stage] = ()) -> Summary:
+    """Pumps a source into outputs until it ends or an output fails. Returns the summary.
+
+    An output's error is raised after all outputs were closed; ``summary`` is then in its ``fields``.
+    """
+    summary = Summary()
+    failure: ECaptureError | None = None
+    for output in outputs:
+        output.opening(source.metadata)
+    try:
+        with closing(pump(source, summary, stages, outputs)) as batches:
+            for events in batches:
+                for output in outputs:
+                    output.events(events)
+    except ECaptureError as error:
+        failure = error
+    for output in outputs:
+        try:
+            output.close(source.losses)
+        except ECaptureError as error:
+            failure = failure or error
+    if failure is not None:
+        failure.fields["summary"] = summary
+        raise failure
+    return summary
+
+
+def _replaced(config: CaptureConfig, **scope: object) -> CaptureConfig:
+    import msgspec  # noqa: PLC0415
+
+    return msgspec.structs.replace(config, scope=msgspec.structs.replace(config.scope, **scope))
