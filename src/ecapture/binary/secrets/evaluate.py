@@ -216,9 +216,11 @@ class _Walk:
         self._convention = image.convention
         self._trace = trace
         self._limits = limits
+        self._useful: set[int] | None = None
 
     def run(self, entry: _State, useful: set[int] | None) -> Iterator[_State]:
         """Follow all paths, yielding the state before each instruction."""
+        self._useful = useful
         pending, paths, steps = [entry], 1, 0
         while pending:
             state: _State | None = pending.pop()
@@ -295,8 +297,13 @@ class _Walk:
         if branch.taken_if is None:
             decided = None
         if decided is not None:
-            if decided == branch.taken_if:
-                state.address = branch.target
+            ways = (branch.target, state.address)
+            likely, unlikely = ways if decided == branch.taken_if else ways[::-1]
+            # An assumption that leads away from the goal was wrong: builds with a QUIC method ask
+            # for its pointer first.
+            assumed = flags is not None and not all(isinstance(value, int) for value in flags)
+            astray = assumed and self._useful is not None and likely not in self._useful
+            state.address = unlikely if astray else likely
             return None
         other = state.fork(branch.target)
         if branch.taken_if is not None and flags is not None:

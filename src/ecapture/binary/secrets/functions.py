@@ -23,6 +23,9 @@ _HEADER: Final = struct.Struct("<4BiI")
 _PAIR: Final = struct.Struct("<ii")
 _RECORD: Final = struct.Struct("<IIiI")
 _STUB_INSTRUCTIONS: Final = 4
+_ALIGNMENT: Final = 16
+_LONGEST_FUNCTION: Final = 4096  # bytes to look back
+_PADDING: Final = (b"\xcc", b"\xc3", b"\x90", b"\x00")  # int3, ret, nop and the end of a long nop
 
 
 class Functions:
@@ -90,6 +93,28 @@ class Functions:
             return None
         start, record = _PAIR.unpack(block)
         return self._start + start, self._start + record
+
+
+def likely_start(image: Image, address: int) -> int | None:
+    """Guess where the function around an address starts, where no table says so.
+
+    It is the nearest aligned address behind padding from which decoding in a straight line meets
+    ``address``. Good enough to read code from there, not to plant a probe.
+    """
+    for start in range(address & ~(_ALIGNMENT - 1), address - _LONGEST_FUNCTION, -_ALIGNMENT):
+        before = image.bytes_at(start - 1, 1)
+        if before in _PADDING and _meets(image, start, address):
+            return start
+    return None
+
+
+def _meets(image: Image, start: int, address: int) -> bool:
+    while start < address:
+        instruction = image.instruction(start)
+        if instruction.end == start:
+            return False
+        start = instruction.end
+    return start == address
 
 
 def is_stub(image: Image, address: int) -> bool:

@@ -23,7 +23,7 @@ from typing import Final, NoReturn
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets import chains as walks
 from ecapture.binary.secrets.evaluate import Evaluator, Limits
-from ecapture.binary.secrets.functions import Functions, is_stub
+from ecapture.binary.secrets.functions import Functions, is_stub, likely_start
 from ecapture.binary.secrets.image import Image
 from ecapture.binary.secrets.labels import (
     CLIENT_RANDOM,
@@ -210,9 +210,12 @@ class _Search:
     def _handed(self, calls: list[Vote], label: str) -> tuple[Chain, bool] | None:
         sites = []
         for vote in calls:
+            if vote.label != label:
+                continue
             inside = self._functions.range_of(vote.call)
-            if vote.label == label and inside is not None:
-                sites.append((inside[0], vote.call))
+            start = inside[0] if inside is not None else likely_start(self._image, vote.call)
+            if start is not None:
+                sites.append((start, vote.call))
         return walks.handed_secret(self._evaluator, sites[:_CALLS])
 
     def _add_openssl_secrets(self, chains: dict[str, Chain], exporter: Chain) -> None:
