@@ -175,7 +175,10 @@ class WebSocketMessage(Message, frozen=True, gc=False, tag=True):
 
 
 class ServerEvent(Message, frozen=True, gc=False, tag=True):
-    """One server-sent event (HTML standard, 9.2.6). ``retry_ms`` is -1 where none was given."""
+    """One server-sent event (HTML standard, 9.2.6). ``retry_ms`` is -1 where none was given.
+
+    ``size`` counts the bytes of its lines, without their ends and with what no field came of.
+    """
 
     event: str = "message"
     data: str = ""

@@ -67,22 +67,21 @@ class EventStreamParser:
         if self._after_cr and data:
             self._after_cr = False
             if data[0] == 0x0A:
-                self._size += 1
                 data = data[1:]
         if not data:
             return events
         self._after_cr = data[-1] == 0x0D
         # For bytes, the only line ends are those of the standard: LF, CR, and CR LF.
         for line in data.splitlines(keepends=True):
-            self._size += len(line)
-            if line[-1] not in b"\r\n":
-                self._keep(line)
+            text = line.rstrip(b"\r\n")
+            self._size += len(text)
+            if len(text) == len(line):
+                self._keep(text)
                 break
             if self._tail:
-                self._keep(line)
-                line = bytes(self._tail)  # noqa: PLW2901 - the line began in an earlier piece
+                self._keep(text)
+                text = bytes(self._tail)
                 self._tail.clear()
-            text = line.rstrip(b"\r\n")
             if text:
                 self._field(text)
             else:
