@@ -6,7 +6,7 @@
 Three conditions take turns in every round, so that whatever else the machine does falls on all of
 them alike: no probes, an empty program on the same hooks (the price of the kernel's trap), and the
 tool. Figures are medians; the spread behind +- is half the distance from least to greatest, in per
-cent of the median. Only ratios travel between machines.
+cent of the median. Ratios are made within a round, and only they travel between machines.
 
 Cases: the writer with payloads of 100 bytes and 16 KiB; the same writer while the tool watches
 another process; nginx under wrk. Every output file is read back: order, content, and whether what
@@ -279,21 +279,30 @@ def _spread(values: list[float]) -> str:
 
 
 def _ratios(case: Case, condition: str) -> list[str]:
-    """Speed against none; time of a call against empty; what is added against what empty adds."""
-    speeds = {name: case.median(name, "per_second") for name in case.samples}
+    """Speed against none; time of a call against empty; what is added against what empty adds.
+
+    Each ratio is made within a round and the median taken after, so that a machine that is slower
+    for some rounds does not show as a cost.
+    """
     if condition == NONE:
         return ["1", "", ""]
-    slower = f"{speeds[condition] / speeds[NONE]:.3f}"
+    rounds = list(
+        zip(*(case.values(name, "per_second") for name in (NONE, EMPTY, condition)), strict=True)
+    )
+    slower = f"{statistics.median(own / none for none, _, own in rounds):.3f}"
     if condition == EMPTY:
         return [slower, "1", "1"]
-    times = {name: 1 / speed for name, speed in speeds.items()}
-    added = times[EMPTY] - times[NONE]
+    to_empty = f"{statistics.median(empty / own for _, empty, own in rounds):.2f}"
     # Where the empty program costs nothing measurable there is no ratio to speak of.
-    relative = (times[condition] - times[NONE]) / added if added > 0.02 * times[NONE] else 0.0
+    added = [
+        (1 / own - 1 / none) / (1 / empty - 1 / none)
+        for none, empty, own in rounds
+        if 1 / empty > 1.1 / none
+    ]
     return [
         slower,
-        f"{times[condition] / times[EMPTY]:.2f}",
-        f"{relative:.2f}" if relative else "-",
+        to_empty,
+        f"{statistics.median(added):.2f}" if len(added) == len(rounds) else "-",
     ]
 
 
