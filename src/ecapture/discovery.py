@@ -23,11 +23,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ecapture.binary import process
+from ecapture.binary import loader, process
 from ecapture.binary.cache import Cache
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import Library, identify
-from ecapture.binary.scan import pinned, scan
+from ecapture.binary.scan import Found, pinned, scan, scan_files
 from ecapture.config import CaptureConfig
 from ecapture.errors import (
     ECaptureError,
@@ -153,17 +153,24 @@ class Discovery:
     def _attach_found(self) -> None:
         with Cache.of_user() as cache:
             for found in scan(cache, self._only or None):
-                if not self._places(found.library):
-                    continue
-                for pid in (set(self._only) & set(found.pids)) if self._only else (0,):
-                    key = (found.device, found.inode, pid)
-                    with self._refusals_logged(key, found.name), pinned(found) as path:
-                        self._attach(path, found.name, found.library, key)
+                self._attach_one(found)
+            if self._config.command:
+                # what the command will load is hooked before it runs, though nobody has it mapped yet
+                for found in scan_files(cache, _files_of_command(self._config.command[0])):
+                    self._attach_one(found)
         for pid in self._only:
             if not Path(f"/proc/{pid}").exists():
                 raise TargetNotFound(
                     looked_for=f"process {pid}", looked_in="/proc: it ended during start"
                 )
+
+    def _attach_one(self, found: Found) -> None:
+        if not self._places(found.library):
+            return
+        for pid in (set(self._only) & set(found.pids)) if self._only else (0,):
+            key = (found.device, found.inode, pid)
+            with self._refusals_logged(key, found.name), pinned(found) as path:
+                self._attach(path, found.name, found.library, key)
 
     def _places(self, library: Library) -> list[Place]:
         if not any(library.kind in probe.kinds for probe in self._chosen):
@@ -268,6 +275,16 @@ class Discovery:
         if library is not None and self._places(library):
             with self._refusals_logged(key, path):
                 self._attach(place, path, library, key)
+
+
+def _files_of_command(name: str) -> tuple[str, ...]:
+    """The executable behind a command (the interpreter of a script) and the libraries it would load."""
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    try:
+        return loader.closure(loader.find_program(name), filter(None, folders))
+    except ECaptureError as error:
+        _log.debug("cannot look into %s ahead of its start: %s", name, error)
+        return ()
 
 
 def _locate(pid: int, start: int, end: int, path: str) -> tuple[str, os.stat_result] | None:

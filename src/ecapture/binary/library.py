@@ -44,7 +44,7 @@ Linkage = Literal["shared", "executable", "static-hidden"]
 How = Literal["dynsym", "symtab", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 1
+RULES = 2
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 
@@ -146,9 +146,9 @@ _LIBRESSL_ONLY = ("SSL_CTX_use_certificate_chain_mem",)
 
 # Why a kind cannot be shown even where its functions have names. A kind without a row can be.
 _REASONS: dict[Kind, str] = {
-    "gnutls": "GnuTLS has functions of its own, which the gnutls probe hooks",
-    "nss": "NSS has functions of its own, which the nss probe hooks",
-    "go": "Go carries its own TLS, which the gotls probe hooks",
+    "gnutls": "there is no probe for GnuTLS",
+    "nss": "there is no probe for NSS",
+    "go": "there is no probe for Go's own TLS",
     "rustls": "rustls is compiled into the program, and has no functions with stable names",
     "mbedtls": "there is no probe for Mbed TLS",
     "wolfssl": "there is no probe for wolfSSL",

@@ -8,11 +8,14 @@ dropped is counted. A failed write ends the capture: the next ``write`` or ``clo
 
 from __future__ import annotations
 
+import fcntl
 import os
+import stat
 import threading
 from collections import deque
 
 from ecapture.errors import SinkError
+from ecapture.sinks.regular import FLOOD_BYTES, RegularFile
 
 QUEUE_BYTES = 8 << 20
 # Pieces that are small on average are joined, which is cheaper than handing each to the kernel;
@@ -41,6 +44,10 @@ class Writer:
         self._ending = False
         self._error: OSError | None = None
         self._changed = threading.Condition()
+        self._file: RegularFile | None = None
+        # Only a file of our own: others' writes to a shared descriptor must find its offset moved.
+        if owned and stat.S_ISREG(os.fstat(fd).st_mode) and not _appends(fd):
+            self._file = RegularFile(fd, os.lseek(fd, 0, os.SEEK_CUR))
         self._thread = threading.Thread(target=self._run, name=f"write {name}", daemon=True)
         self._thread.start()
 
@@ -82,24 +89,32 @@ class Writer:
         ) from error
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._queue and not self._ending:
-                    self._changed.wait()
-                if not self._queue:
-                    return
-                pieces, size = self._queue.popleft()
-            try:
-                self._write_all(pieces)
-            except OSError as error:
+        try:
+            while True:
                 with self._changed:
-                    self._error = error
-                    self._queue.clear()
-                    self._queued = 0
+                    while not self._queue and not self._ending:
+                        self._changed.wait()
+                    if not self._queue:
+                        break
+                    pieces, size = self._queue.popleft()
+                    flood = self._queued >= FLOOD_BYTES
+                    drained = not self._queue
+                if self._file is None:
+                    self._write_all(pieces)
+                else:
+                    self._file.write(pieces, flood=flood)
+                    if drained:
+                        self._file.flush()
+                with self._changed:
+                    self._queued -= size
                     self._changed.notify_all()
-                return
+            if self._file is not None:
+                self._file.close()
+        except OSError as error:
             with self._changed:
-                self._queued -= size
+                self._error = error
+                self._queue.clear()
+                self._queued = 0
                 self._changed.notify_all()
 
     def _write_all(self, pieces: list[bytes]) -> None:
@@ -113,3 +128,7 @@ class Writer:
                     written = max(0, written - len(piece))
                     while rest:
                         rest = rest[os.write(self._fd, rest) :]
+
+
+def _appends(fd: int) -> bool:
+    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ecapture targets``: who uses which TLS library, how it was found, and whether it can be seen."""
+
+from __future__ import annotations
+
+import os
+
+import click
+import msgspec
+
+from ecapture.binary.cache import Cache
+from ecapture.binary.process import Process, processes
+from ecapture.binary.scan import Found, Skipped, scan
+from ecapture.cli.console import say
+from ecapture.probes import probes
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One TLS implementation in one process; ``pid`` 0: a library that no process has loaded yet."""
+
+    pid: int
+    comm: str
+    uid: int
+    container: str
+    file: str
+    kind: str
+    version: str
+    linkage: str
+    how: str
+    visible: bool
+    reason: str
+    probe: str
+    build_id: str
+    functions: list[str]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON array on standard output.")
+@click.option("-p", "--pid", "pids", type=int, multiple=True, help="Only this process. Repeatable.")
+def targets(*, as_json: bool, pids: tuple[int, ...]) -> None:
+    """List every process that has a TLS implementation in it, and whether this program can show what passes
+    through it: if not, why.
+    """  # noqa: D205
+    found, skipped = examine(pids)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        _show(found)
+    for miss in skipped[:20]:
+        say(f"not looked at: {miss.subject}: {miss.reason}")
+    if len(skipped) > 20:
+        say(f"not looked at: {len(skipped) - 20} more")
+    if os.geteuid() != 0:
+        say("without root only your own processes can be looked at")
+
+
+def examine(pids: tuple[int, ...] = ()) -> tuple[list[Target], list[Skipped]]:
+    """All targets by process, unmapped libraries last; and what could not be looked at."""
+    skipped: list[Skipped] = []
+    by_kind = {kind: probe.name for probe in probes().values() for kind in probe.kinds}
+    named = {process.pid: process for process in processes(pids or None)}
+    listed: list[Target] = []
+    with Cache.of_user() as cache:
+        for found in scan(cache, pids or None, skipped):
+            for pid in found.pids or (0,):
+                if pid == 0 or pid in named:
+                    listed.append(_target(found, named.get(pid), by_kind))
+    listed.sort(key=lambda target: (target.pid == 0, target.pid, target.file))
+    return listed, skipped
+
+
+def _target(found: Found, process: Process | None, by_kind: dict[str, str]) -> Target:
+    library = found.library
+    return Target(
+        pid=process.pid if process else 0,
+        comm=process.comm if process else "",
+        uid=process.uid if process else 0,
+        container=process.container.id if process and process.container else "",
+        file=found.name,
+        kind=library.kind,
+        version=library.version,
+        linkage=library.linkage,
+        how=library.how,
+        visible=library.visible,
+        reason=library.reason,
+        probe=by_kind.get(library.kind, ""),
+        build_id=library.build_id,
+        functions=sorted(library.functions),
+    )
+
+
+def _show(found: list[Target]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - only where it is shown
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    if not found:
+        say("no process with a TLS implementation was found")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("visible", "pid", "command", "library", "found by", "file", "why not"):
+        table.add_column(heading, overflow="fold")
+    for target in found:
+        table.add_row(
+            "[green]yes[/]" if target.visible else "[red]no[/]",
+            str(target.pid) if target.pid else "(none yet)",
+            escape(target.comm),
+            target.version or target.kind,
+            target.how,
+            escape(target.file),
+            escape(target.reason),
+        )
+    console = Console(width=None if os.isatty(1) else 200, highlight=False)
+    console.print(table)
+    seen = len({target.pid for target in found if target.visible and target.pid})
+    unseen = {target.pid for target in found if target.pid} - {
+        target.pid for target in found if target.visible
+    }
+    say(f"{seen} processes can be seen, {len(unseen)} cannot")

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A regular file that takes floods.
+
+A few bytes go the ordinary way, through the page cache, and are there for readers at once. When
+more than a megabyte waits, blocks go past the page cache (O_DIRECT): filling it with gigabytes that
+nobody reads costs ten times the copying, takes the memory of the programs under observation, and
+sets the kernel's flushers to compete with them for processors.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Sequence
+
+FLOOD_BYTES = 1 << 20
+_BLOCK = 4096  # no file system of today asks for more alignment
+_BUFFER_BYTES = 1 << 20
+
+
+class RegularFile:
+    """Writes to ``fd`` from ``offset`` on. The descriptor stays the caller's."""
+
+    def __init__(self, fd: int, offset: int) -> None:
+        self._fd = fd
+        self._offset = offset
+        self._direct: int | None = None
+        self._buffer: mmap.mmap | None = None
+        self._filled = 0
+        self._refused = False
+
+    def write(self, pieces: Sequence[bytes], *, flood: bool) -> None:
+        """Writes all pieces; under ``flood`` up to a buffer's fill may stay behind until ``flush``."""
+        if not flood or not self._open_direct():
+            self.flush()
+            for piece in pieces:
+                self._write_plain(piece)
+            return
+        for piece in pieces:
+            self._fill(memoryview(piece))
+
+    def flush(self) -> None:
+        """Writes what was held back."""
+        if self._filled and self._buffer is not None:
+            filled, self._filled = self._filled, 0
+            with memoryview(self._buffer) as view:
+                self._write_plain(view[:filled])
+
+    def close(self) -> None:
+        """Flushes, and frees what this class opened."""
+        try:
+            self.flush()
+        finally:
+            if self._direct is not None:
+                os.close(self._direct)
+                self._direct = None
+            if self._buffer is not None:
+                self._buffer.close()
+                self._buffer = None
+
+    def _open_direct(self) -> bool:
+        if self._direct is None and not self._refused:
+            try:
+                self._direct = os.open(
+                    f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC
+                )
+                self._buffer = mmap.mmap(-1, _BUFFER_BYTES)  # page-aligned, as O_DIRECT wants it
+            except OSError:
+                self._refused = (
+                    True  # a file system without it: tmpfs before 6.6, some network ones
+                )
+        return not self._refused
+
+    def _fill(self, rest: memoryview) -> None:
+        buffer = self._buffer
+        if buffer is None:
+            return
+        if not self._filled and self._offset % _BLOCK:
+            # up to the next block boundary the ordinary way
+            head = min(len(rest), _BLOCK - self._offset % _BLOCK)
+            self._write_plain(rest[:head])
+            rest = rest[head:]
+        while rest:
+            room = min(len(rest), _BUFFER_BYTES - self._filled)
+            buffer[self._filled : self._filled + room] = rest[:room]
+            self._filled += room
+            rest = rest[room:]
+            if self._filled == _BUFFER_BYTES:
+                self._write_block()
+
+    def _write_block(self) -> None:
+        if self._buffer is None or self._direct is None:
+            return
+        with memoryview(self._buffer) as view:
+            done = 0
+            try:
+                done = os.pwrite(self._direct, view, self._offset)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._refused = True
+            self._filled = 0
+            self._offset += done
+            self._write_plain(view[done:])
+
+    def _write_plain(self, rest: bytes | memoryview) -> None:
+        rest = memoryview(rest)
+        while rest:
+            written = os.pwrite(self._fd, rest, self._offset)
+            self._offset += written
+            rest = rest[written:]
