@@ -11,8 +11,18 @@ from typing import Literal
 
 import msgspec
 
+from ecapture.protocols.messages import (
+    Fields,
+    GrpcMessage,
+    Head,
+    Mark,
+    Note,
+    ServerEvent,
+    WebSocketMessage,
+)
+
 ConversationKey = tuple[int, int, int]
-"""(pid, handle, generation): one TLS connection of one process, however often its address is reused."""
+"""(pid, handle, generation): one TLS connection, however often its address is reused."""
 
 Direction = Literal["read", "write"]
 
@@ -20,8 +30,8 @@ Direction = Literal["read", "write"]
 class Connection(msgspec.Struct, frozen=True, gc=False):
     """Both ends of a conversation, as the process sees them.
 
-    ``found_by`` is "descriptor" (through the process's file table) or "nested_call" (the socket call
-    that the library made inside the TLS call).
+    ``found_by`` is "descriptor" (through the process's file table) or "nested_call" (the socket
+    call that the library made inside the TLS call).
     """
 
     family: Literal["ipv4", "ipv6"]
@@ -33,7 +43,7 @@ class Connection(msgspec.Struct, frozen=True, gc=False):
 
 
 class Plaintext(msgspec.Struct, frozen=True, gc=False, tag="plaintext"):
-    """Bytes that a program read from or wrote to a TLS connection: a call, or a piece of a large one.
+    """Bytes that a program read from or wrote to a TLS connection: a call, or a piece of one.
 
     ``time_ns`` is wall-clock nanoseconds since 1970, at the return of the call. ``call_length`` is
     what the call returned in bytes; this piece stands at ``call_offset`` in it, and at
@@ -80,7 +90,11 @@ class Gap(msgspec.Struct, frozen=True, gc=False, tag="gap"):
 
 
 class ConversationEnd(msgspec.Struct, frozen=True, gc=False, tag="end"):
-    """A conversation is over: ``reason`` is "freed" (by its library), "exit" or "exec" of its process, or "idle"."""
+    """A conversation is over.
+
+    ``reason`` is "freed" (by its library), "exit" (its process ended or ran another program) or
+    "idle".
+    """
 
     time_ns: int
     pid: int
@@ -97,11 +111,83 @@ class ProcessExit(msgspec.Struct, frozen=True, gc=False, tag="exit"):
     comm: str
 
 
-Event = Plaintext | Gap | ConversationEnd | ProcessExit
+class HttpMessage(msgspec.Struct, frozen=True, gc=False, tag="http"):
+    """One HTTP request or response, complete (or as much of it as there was: see ``marks``).
+
+    ``direction`` is the process's: a client writes requests and reads responses. ``started_ns`` is
+    the time of the last byte of the head, ``time_ns`` that of the whole message. ``body`` is
+    decoded content up to the parser's limit; ``size`` counts content as sent, ``decoded_size``
+    after its ``codings`` were undone. (stream, exchange) names the exchange within its conversation.
+    """
+
+    time_ns: int
+    started_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    direction: Direction
+    conversation: ConversationKey
+    connection: Connection | None
+    no_connection: str
+    stream: int
+    exchange: int
+    head: Head
+    body: bytes = b""
+    size: int = 0
+    decoded_size: int = 0
+    codings: tuple[str, ...] = ()
+    trailers: Fields = ()
+    marks: tuple[Mark, ...] = ()
+    problem: str = ""
+
+
+class Exchange(msgspec.Struct, frozen=True, gc=False, tag="exchange"):
+    """A request and what answered it. Either may be missing: joined late, or ended early.
+
+    ``time_ns`` is the end of the later part. ``role`` is what the observed process is.
+    ``started_ns`` is when the request's head was complete, ``first_byte_ns`` when the response's
+    was; both are 0 if the part is missing. ``informational`` are 1xx heads that came before.
+    """
+
+    time_ns: int
+    started_ns: int
+    first_byte_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    role: Literal["client", "server"]
+    conversation: ConversationKey
+    connection: Connection | None
+    no_connection: str
+    stream: int
+    exchange: int
+    request: HttpMessage | None
+    response: HttpMessage | None
+    informational: tuple[Head, ...] = ()
+
+
+class Said(msgspec.Struct, frozen=True, gc=False, tag="message"):
+    """One message of a protocol that is not request and response: WebSocket, server-sent event, gRPC; or a note."""
+
+    time_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    direction: Direction
+    conversation: ConversationKey
+    connection: Connection | None
+    no_connection: str
+    message: WebSocketMessage | ServerEvent | GrpcMessage | Note
+
+
+Event = Plaintext | Gap | HttpMessage | Exchange | Said | ConversationEnd | ProcessExit
 
 
 class Losses(msgspec.Struct, frozen=True):
-    """What the kernel side could not deliver, since the capture began. All are counts, or bytes where named so."""
+    """What the kernel side could not deliver since it began: counts, or bytes where so named."""
 
     ring_full_records: int = 0
     ring_full_bytes: int = 0
