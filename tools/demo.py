@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A demonstration that needs nothing but this machine: a local HTTPS server, curl, and ecapture beside it."""
+"""A demonstration that needs only this machine: a local HTTPS server, curl, and ecapture beside."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Hello(http.server.BaseHTTPRequestHandler):
     """Answers everything with the greeting."""
 
     def do_GET(self) -> None:
+        """Sends it."""
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(GREETING)))
@@ -32,7 +33,8 @@ def certificate(folder: Path) -> Path:
     """A self-signed certificate with its key, in one file."""
     path = folder / "server.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "1",
          "-subj", "/CN=localhost", "-keyout", path, "-out", folder / "certificate.pem"],
         check=True,
         capture_output=True,

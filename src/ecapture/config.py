@@ -59,12 +59,12 @@ class Scope(msgspec.Struct, frozen=True):
                 raise TargetNotFound(
                     looked_for=path,
                     looked_in="the cgroup v2 tree",
-                    hint="give a directory of a mounted cgroup2 file system (see: mount -t cgroup2)",
+                    hint="give a directory of a mounted cgroup2 file system (mount -t cgroup2)",
                 )
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """``payload`` bytes are kept of one call (None: all). ``ring`` is the size of the kernel's buffer in bytes."""
+    """``payload`` bytes of one call are kept (None: all); the kernel's buffer has ``ring``."""
 
     payload: int | None = None
     ring: int = RING_BYTES
@@ -98,7 +98,7 @@ _SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
 
 
 def byte_size(text: str, option: str) -> int:
-    """ "64k", "16 MiB", "1000": bytes, units of 1024. Raises UsageError."""
+    """Bytes of a text such as "64k", "16 MiB" or "1000"; units are of 1024. Raises UsageError."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise UsageError(

@@ -3,11 +3,11 @@
 
 At start, files come from the mappings of processes and the loader's cache, each once by (device,
 inode). From then on the kernel tells of every executable mapping (PERF_RECORD_MMAP2): a library is
-hooked the moment any process maps it, in any container. A thread of its own does that, because looking
-into a file takes milliseconds and the ring must be drained meanwhile.
+hooked the moment any process maps it, in any container. A thread of its own does that, because
+looking into a file takes milliseconds and the ring must be drained meanwhile.
 
-With a list of processes and no descendants to follow, probes are placed in those processes only, and
-all others pay nothing. Else they are placed for everybody and the kernel programs filter.
+With a list of processes and no descendants to follow, probes are placed in those processes only,
+and all others pay nothing. Else they are placed for everybody and the kernel programs filter.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Discovery:
         self._refused: set[_Key] = set()
         self._rows = {hook.symbol: row for row, hook in enumerate(programs.hooks)}
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
         self._watch: _native.MapWatch | None = None
         self._thread: threading.Thread | None = None
         self._returns = not _return_probes_kill()
@@ -99,7 +99,7 @@ class Discovery:
     def close(self) -> None:
         """Takes all probes out. What they saw is in the ring."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             attached = list(self._attached.values())
             self._attached.clear()
         if self._thread is not None:
@@ -120,7 +120,7 @@ class Discovery:
 
     def _attach_named(self, path: str) -> None:
         try:
-            found = os.stat(path)
+            found = Path(path).stat()
         except OSError as error:
             raise TargetNotFound(
                 looked_for=path,
@@ -155,7 +155,7 @@ class Discovery:
             for found in scan(cache, self._only or None):
                 self._attach_one(found)
             if self._config.command:
-                # what the command will load is hooked before it runs, though nobody has it mapped yet
+                # what the command will load is hooked before it runs, though nobody has it mapped
                 for found in scan_files(cache, _files_of_command(self._config.command[0])):
                     self._attach_one(found)
         for pid in self._only:
@@ -195,13 +195,14 @@ class Discovery:
 
     def _attach(self, path: str, name: str, library: Library, key: _Key) -> None:
         with self._lock:
-            if self._closed or key in self._attached:
+            if self._closed.is_set() or key in self._attached:
                 return
         pid = key[2] or None
         returns = self._returns or (pid is not None and not _sandboxed(pid))
         if not returns:
             _log.warning(
-                "%s: this kernel kills sandboxed programs at return probes, so only writes are shown, as they were asked for",
+                "%s: this kernel kills sandboxed programs at return probes, so only writes are"
+                " shown, as they were asked for",
                 name,
             )
         attached = self._programs.attach(path, self._places(library), pid, returns=returns)
@@ -213,7 +214,7 @@ class Discovery:
             pid,
         )
         with self._lock:
-            if not self._closed:
+            if not self._closed.is_set():
                 self._attached[key] = attached
                 return
         attached.close()
@@ -238,10 +239,10 @@ class Discovery:
             poll.register(fd, select.EPOLLIN)
         known: set[tuple[int, int, int]] = set()
         with Cache.of_user() as cache, poll:
-            while not self._closed:
+            while not self._closed.is_set():
                 poll.poll()
                 for pid, start, size, path, _build_id in watch.read():
-                    if self._closed:
+                    if self._closed.is_set():
                         return
                     if path.startswith("/") and (not self._only or pid in self._only):
                         try:
@@ -278,7 +279,7 @@ class Discovery:
 
 
 def _files_of_command(name: str) -> tuple[str, ...]:
-    """The executable behind a command (the interpreter of a script) and the libraries it would load."""
+    """The executable behind a command (the interpreter of a script) and what it would load."""
     folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     try:
         return loader.closure(loader.find_program(name), filter(None, folders))
@@ -288,10 +289,10 @@ def _files_of_command(name: str) -> tuple[str, ...]:
 
 
 def _locate(pid: int, start: int, end: int, path: str) -> tuple[str, os.stat_result] | None:
-    """A name by which we can open a mapped file, even if the process or the file's own name is gone already."""
+    """A name by which we can open a mapped file, though its process or its own name may be gone."""
     for name in (f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}", path):
         try:
-            return name, os.stat(name)
+            return name, Path(name).stat()
         except (OSError, ValueError):
             continue
     return None
@@ -333,7 +334,7 @@ def _online_processors() -> list[int]:
 
 
 def _return_probes_kill() -> bool:
-    """Asked only of kernels that could: the system call came with 6.11, and 6.14 was the first without the fault."""
+    """Asked only of kernels that could: the system call came with 6.11, its repair with 6.14."""
     release = re.match(r"(\d+)\.(\d+)", platform.release())
     if platform.machine() != "x86_64" or release is None:
         return False

@@ -110,7 +110,7 @@ class SinkError(ECaptureError):
 
 
 class StreamError(ECaptureError):
-    """Something in the captured stream is malformed. It costs a record or a flow, never the capture."""
+    """The captured stream is malformed somewhere. Costs a record or a flow, never the capture."""
 
 
 class RecordError(StreamError):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts the command of ``ecapture … -- command``: held back until the probes are in place.
 
-The child is forked early, waits on a pipe, and becomes the command when told: as the user who called sudo,
-with that user's groups and home. Captured data goes to our standard output, so the command's own
-standard output is moved to standard error unless the capture is written elsewhere.
+The child is forked early, waits on a pipe, and becomes the command when told: as the user who
+called sudo, with that user's groups and home. Captured data goes to our standard output, so the
+command's own standard output is moved to standard error unless the capture is written elsewhere.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Launched:
                     "LOGNAME": account.pw_name,
                     "SHELL": account.pw_shell,
                 }
-            os.execvpe(self.command[0], self.command, environment)
+            os.execvpe(self.command[0], self.command, environment)  # noqa: S606 - no shell wanted
         except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
             code = getattr(error, "errno", 0) or 0
             os.write(self._failed_write, str(code).encode())

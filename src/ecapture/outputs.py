@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 
+from ecapture._wire import LOSSES
 from ecapture.errors import UsageError
 from ecapture.events import Event, Losses
-from ecapture._wire import LOSSES
 from ecapture.formats.text import TextFormat
 from ecapture.kernel.recording import Frame, Metadata, frame, opening
 from ecapture.sinks.file import open_output
@@ -41,7 +41,7 @@ class TextOutput:
         """Writes the events of one batch with one call."""
         self._writer.write(*self._format.encode(events))
 
-    def close(self, losses: Losses) -> None:
+    def close(self, losses: Losses) -> None:  # noqa: ARG002 - text has no place for them
         """Writes what is queued."""
         self._writer.close()
 

@@ -3,8 +3,8 @@
 
 ``Capture`` is the library's door: ``with Capture(config) as capture: for event in capture: ...``.
 ``Source`` has two implementations: ``Capture`` (the kernel) and ``Replay`` (a recording). ``run``
-pumps either into outputs. One thread does all of it; discovery of new libraries and slow outputs have
-threads of their own.
+pumps either into outputs. One thread does all of it; discovery of new libraries and slow outputs
+have threads of their own.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Source(Protocol):
 
 
 class Capture:
-    """A live capture. Entering attaches the probes; iterating yields events until ``stop`` is called.
+    """A live capture. Entering attaches the probes; iterating yields events until ``stop``.
 
-    Raises (on entering) UsageError, HostError, TargetError or KernelError, having undone everything.
-    ``summary`` and ``losses`` are complete once the iteration has ended.
+    Raises (on entering) UsageError, HostError, TargetError or KernelError, having undone
+    everything. ``summary`` and ``losses`` are complete once the iteration has ended.
     """
 
     def __init__(self, config: CaptureConfig | None = None, *, keep_stdout: bool = False) -> None:
@@ -119,7 +119,7 @@ class Capture:
         return self._discovery.describe()
 
     def stop(self) -> None:
-        """Ends the iteration, after everything in flight. May be called from signal handlers and threads."""
+        """Ends the iteration, after everything in flight. For signal handlers and threads, too."""
         self._stopping = True
         os.write(self._wake_write, b"s")
 
@@ -186,7 +186,7 @@ class Capture:
 
 
 class Replay:
-    """A recording as a source. Needs no rights. Raises UsageError or TargetNotFound on construction."""
+    """A recording as a source. Needs no rights. Making it raises UsageError or TargetNotFound."""
 
     def __init__(self, path: str) -> None:
         self._reader = RecordingReader(path)
@@ -233,7 +233,7 @@ class Output(Protocol):
 def pump(
     source: Source, summary: Summary, stages: Sequence[Stage] = (), outputs: Sequence[Output] = ()
 ) -> Generator[list[Event]]:
-    """Drives a source through decoding and stages; yields lists of events. ``summary`` is filled on the way."""
+    """Drives a source through decoding and stages; yields lists of events and fills ``summary``."""
     decoder = Decoder(source.metadata.wall_offset_ns)
     chain = Chain((Flows(summary), *stages))
     offset = source.metadata.wall_offset_ns
@@ -261,7 +261,7 @@ def pump(
 def run(source: Source, outputs: Sequence[Output], stages: Sequence[Stage] = ()) -> Summary:
     """Pumps a source into outputs until it ends or an output fails. Returns the summary.
 
-    An output's error is raised after all outputs were closed; ``summary`` is then in its ``fields``.
+    An output's error is raised after all outputs were closed; ``fields`` then has the ``summary``.
     """
     summary = Summary()
     failure: ECaptureError | None = None

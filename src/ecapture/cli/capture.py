@@ -34,16 +34,18 @@ _PAGE = 4096  # the unit of the reference's --mapsize
 )
 @click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
 @click.pass_context
-def tls(context: click.Context, **given: Any) -> None:
-    """Show the plaintext of TLS connections: every copy of OpenSSL, BoringSSL and LibreSSL on the host, and
-    executables that carry one. A command after -- is started with the probes in place, and only it and its
+def tls(context: click.Context, /, **given: Any) -> None:
+    """Show the plaintext of TLS connections.
+
+    Every copy of OpenSSL, BoringSSL and LibreSSL on the host is observed, and every executable that
+    carries one. A command after -- is started with the probes in place, and only it and its
     descendants are watched.
-    """  # noqa: D205
+    """
     context.exit(capture("tls", given, context.obj))
 
 
 def capture(probe: str, given: dict[str, Any], command: list[str] | None) -> int:
-    """Runs one capture as the options say; ``command`` is what stood after --. Returns the exit code."""
+    """Runs one capture as the options say; ``command`` stood after --. Returns the exit code."""
     set_up_logging(debug=given["debug"], path=given["logaddr"])
     config = _config(probe, given, command)
     outputs = make_outputs(given)
@@ -87,7 +89,7 @@ def _config(probe: str, given: dict[str, Any], command: list[str] | None) -> Cap
 
 
 def make_outputs(given: dict[str, Any]) -> list[Output]:
-    """The outputs that -m, -w and --hex ask for; files are opened here, before anything is attached."""
+    """The outputs that -m, -w and --hex ask for; files are opened before anything is attached."""
     mode, destination = given["model"], given["output"] or STDOUT
     if mode not in _MODES:
         raise UsageError(

@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import sys
+from typing import TextIO
 
 from ecapture.errors import ECaptureError, PermissionMissing
 from ecapture.sinks.file import open_output
@@ -42,10 +43,10 @@ def own_path() -> str:
 
 def set_up_logging(*, debug: bool, path: str | None) -> None:
     """Diagnostics to standard error, or appended to a file."""
+    stream: TextIO = sys.stderr
     if path:
-        handler = logging.StreamHandler(os.fdopen(open_output(path, append=True), "a"))
-    else:
-        handler = logging.StreamHandler(sys.stderr)
+        stream = os.fdopen(open_output(path, append=True), "a")
+    handler = logging.StreamHandler(stream)
     layout = "ecapture: %(message)s"
     if debug:
         layout = "%(relativeCreated)7.0fms %(levelname)s %(name)s: %(message)s"

@@ -184,7 +184,7 @@ def _processes() -> list[Finding]:
 
 def _namespace(pid: str) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
+        return str(Path(f"/proc/{pid}/ns/pid").readlink())
     except OSError:
         return ""
 
@@ -222,7 +222,10 @@ def _build() -> list[Finding]:
 
 
 def _leftovers() -> list[Finding]:
-    """Probes that an earlier run could have left. Ours are links, which end with their process; so this looks at both."""
+    """Probes that an earlier run could have left.
+
+    Ours are links, which end with their process; so this tells of running captures, too.
+    """
     found = []
     others = [pid for pid in _running("ecapture") if pid != os.getpid()]
     if others:
@@ -272,8 +275,6 @@ def _show(findings: list[Finding]) -> None:
         table.add_column(heading, overflow="fold")
     for finding in findings:
         colour = colours[finding.verdict]
-        table.add_row(
-            f"[{colour}]{finding.verdict}[/]", finding.subject, finding.found, finding.costs if finding.verdict != "ok" else "",
-            finding.remedy if finding.verdict != "ok" else "",
-        )  # fmt: skip
+        advice = (finding.costs, finding.remedy) if finding.verdict != "ok" else ("", "")
+        table.add_row(f"[{colour}]{finding.verdict}[/]", finding.subject, finding.found, *advice)
     Console(width=None if os.isatty(1) else 200, highlight=False).print(table)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: finds the subcommand, runs it, turns errors into exit codes.
 
-Subcommands are imported when they are asked for, so that ``ecapture --help`` is quick. As in the reference, general
-options may stand before the subcommand, and a subcommand may be shortened as long as it stays unambiguous.
+Subcommands are imported when they are asked for, so that ``ecapture --help`` is quick. As in the
+reference, general options may stand before the subcommand, and a subcommand may be shortened as
+long as it stays unambiguous.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class _Group(click.Group):
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(_COMMANDS)
 
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         full = _complete(name)
         if full is None:
             return None
@@ -87,12 +88,18 @@ def _ordered(arguments: Sequence[str]) -> list[str]:
     cls=_Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Examples: sudo ecapture tls; sudo ecapture tls --pid 1234 --hex; sudo ecapture tls -- curl https://localhost/",
+    epilog=(
+        "Examples: sudo ecapture tls; sudo ecapture tls --pid 1234 --hex;"
+        " sudo ecapture tls -- curl https://localhost/"
+    ),
 )
 @click.version_option(None, "-v", "--version", package_name="pyecapture", prog_name="ecapture")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Show the plaintext of TLS connections on this host, by eBPF, without a CA, a proxy or any change to a program."""
+    """Show the plaintext of TLS connections on this host.
+
+    By eBPF: without a CA, a proxy or any change to a program.
+    """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that subcommands share, with the spellings of the reference, and their way into settings."""
+"""Options that subcommands share, spelt as in the reference, and their way into settings."""
 
 from __future__ import annotations
 

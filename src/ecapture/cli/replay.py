@@ -19,8 +19,8 @@ from ecapture.session import Replay, run
 @output_options
 @click.option("-d", "--debug", is_flag=True, help="Tell each step.")
 @click.pass_context
-def replay(context: click.Context, recording: str, **given: Any) -> None:
-    """Show what `ecapture tls -m record -w FILE` recorded, as the live run would have shown it. Needs no root."""
+def replay(context: click.Context, /, recording: str, **given: Any) -> None:
+    """Show what `ecapture tls -m record -w FILE` wrote, as the live run did. Needs no root."""
     set_up_logging(debug=given["debug"], path=None)
     with Replay(recording) as source:
         outputs = make_outputs(given)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ecapture targets``: who uses which TLS library, how it was found, and whether it can be seen."""
+"""``ecapture targets``: who uses which TLS library, how it was found, whether it can be seen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ecapture.probes import probes
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One TLS implementation in one process; ``pid`` 0: a library that no process has loaded yet."""
+    """One TLS implementation in one process; ``pid`` 0: a library that no process has loaded."""
 
     pid: int
     comm: str
@@ -38,9 +38,10 @@ class Target(msgspec.Struct, frozen=True):
 @click.option("--json", "as_json", is_flag=True, help="One JSON array on standard output.")
 @click.option("-p", "--pid", "pids", type=int, multiple=True, help="Only this process. Repeatable.")
 def targets(*, as_json: bool, pids: tuple[int, ...]) -> None:
-    """List every process that has a TLS implementation in it, and whether this program can show what passes
-    through it: if not, why.
-    """  # noqa: D205
+    """List every process that has a TLS implementation in it.
+
+    And whether this program can show what passes through it: if not, why.
+    """
     found, skipped = examine(pids)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
@@ -62,9 +63,11 @@ def examine(pids: tuple[int, ...] = ()) -> tuple[list[Target], list[Skipped]]:
     listed: list[Target] = []
     with Cache.of_user() as cache:
         for found in scan(cache, pids or None, skipped):
-            for pid in found.pids or (0,):
-                if pid == 0 or pid in named:
-                    listed.append(_target(found, named.get(pid), by_kind))
+            listed += [
+                _target(found, named.get(pid), by_kind)
+                for pid in found.pids or (0,)
+                if pid == 0 or pid in named
+            ]
     listed.sort(key=lambda target: (target.pid == 0, target.pid, target.file))
     return listed, skipped
 

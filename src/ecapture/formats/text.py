@@ -26,7 +26,7 @@ def escaped(payload: bytes) -> bytes:
 
 
 def word(text: str) -> str:
-    r"""One word of a header line: blanks, backslashes and all but printable ASCII as \xNN or \uNNNN."""
+    r"""A word of a header line: printable ASCII as it is, blanks and the rest as \xNN or \uNNNN."""
     return _UNSAFE_WORD.sub(_escape, text) or "-"
 
 
@@ -86,8 +86,9 @@ class TextFormat:
 
     def _header(self, event: Plaintext) -> bytes:
         line = (
-            f"--- {self._time(event.time_ns)} pid={event.pid} tid={event.tid} comm={self._word(event.comm)}"
-            f" {event.direction} {self._between(event.connection, event.direction)} length={event.length}"
+            f"--- {self._time(event.time_ns)} pid={event.pid} tid={event.tid}"
+            f" comm={self._word(event.comm)} {event.direction}"
+            f" {self._between(event.connection, event.direction)} length={event.length}"
         )
         if event.length != event.call_length:
             line += f" call_length={event.call_length} call_offset={event.call_offset}"
@@ -99,8 +100,9 @@ class TextFormat:
 
     def _gap(self, event: Gap) -> bytes:
         return (
-            f"--- {self._time(event.time_ns)} pid={event.pid} comm={self._word(event.comm)} {event.direction}"
-            f" {self._between(event.connection, event.direction)} lost={event.length}\n"
+            f"--- {self._time(event.time_ns)} pid={event.pid} comm={self._word(event.comm)}"
+            f" {event.direction} {self._between(event.connection, event.direction)}"
+            f" lost={event.length}\n"
         ).encode()
 
     # Times share their second, events their command and connection: what repeats is kept as text.

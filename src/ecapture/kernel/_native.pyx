@@ -6,8 +6,8 @@ cimport cython
 from collections import deque
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN, EINTR, ENOENT, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport ENOENT, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -140,10 +140,11 @@ def take_messages():
 
 
 cdef class Map:
+    # Closed with the object that it belongs to: its descriptor number may then be another file's.
     cdef readonly int fd
     cdef readonly str name
     cdef readonly uint32_t key_size, value_size, max_entries
-    cdef object _owner  # the object that keeps the descriptor open
+    cdef Object _owner
 
     def lookup(self, bytes key):
         self._check(key, self.key_size, "key")
@@ -166,6 +167,7 @@ cdef class Map:
             raise NativeError("delete", self.name, errno)
 
     def keys(self):
+        self._owner._check_open()
         found = []
         previous = None
         while True:
@@ -179,6 +181,7 @@ cdef class Map:
                 return found
 
     cdef _check(self, bytes given, uint32_t size, str what):
+        self._owner._check_open()
         if len(given) != size:
             raise ValueError(f"{self.name}: {what} has {len(given)} bytes, not {size}")
 
@@ -250,6 +253,13 @@ cdef class Object:
             raise KeyError(name)
         return program
 
+    cdef bpf_map *_map(self, str name) except NULL:
+        self._check_open()
+        cdef bpf_map *entry = bpf_object__find_map_by_name(self._object, name.encode())
+        if not entry:
+            raise KeyError(name)
+        return entry
+
     cdef _check_open(self):
         if not self._object:
             raise ValueError("closed")
@@ -279,19 +289,14 @@ cdef class Object:
         bpf_program__set_expected_attach_type(self._program(program), attach_type)
 
     def set_map_size(self, str name, uint32_t entries):
-        self._check_open()
-        cdef bpf_map *entry = bpf_object__find_map_by_name(self._object, name.encode())
-        if not entry:
-            raise KeyError(name)
+        cdef bpf_map *entry = self._map(name)
         cdef int result = bpf_map__set_max_entries(entry, entries)
         if result:
             raise NativeError("resize", name, -result)
 
-    def reuse_map(self, str name, Map other):
-        self._check_open()
-        cdef bpf_map *entry = bpf_object__find_map_by_name(self._object, name.encode())
-        if not entry:
-            raise KeyError(name)
+    def reuse_map(self, str name, Map other not None):
+        other._owner._check_open()
+        cdef bpf_map *entry = self._map(name)
         cdef int result = bpf_map__reuse_fd(entry, other.fd)
         if result:
             raise NativeError("reuse", name, -result)
@@ -305,10 +310,7 @@ cdef class Object:
             raise NativeError("load", self.path, -result)
 
     def map(self, str name):
-        self._check_open()
-        cdef bpf_map *entry = bpf_object__find_map_by_name(self._object, name.encode())
-        if not entry:
-            raise KeyError(name)
+        cdef bpf_map *entry = self._map(name)
         found = Map()
         found.fd = bpf_map__fd(entry)
         found.name = name
@@ -333,8 +335,7 @@ cdef class Object:
         return _own_link(bpf_program__attach_uprobe_opts(target, pid, encoded, offset, &opts), "attach", path)
 
     def attach_uprobe_multi(self, str program, str path, offsets, cookies=None, int pid=0, bint at_return=False):
-        fd = bpf_program__fd(self._program(program))
-        return _link_uprobe_multi(fd, path, list(offsets), None if cookies is None else list(cookies), pid, at_return)
+        return link_uprobe_multi(bpf_program__fd(self._program(program)), path, offsets, cookies, pid, at_return)
 
     def close(self):
         if self._object:
@@ -352,9 +353,13 @@ cdef class Object:
             bpf_object__close(self._object)
 
 
-cdef Link _link_uprobe_multi(int program_fd, str path, list offsets, cookies, int pid, bint at_return):
+def link_uprobe_multi(int program_fd, str path, offsets, cookies=None, int pid=0, bint at_return=False):
     cdef ec_link_create attr
-    cdef size_t count = len(offsets)
+    cdef list places = list(offsets)
+    cdef list values = [0] * len(places) if cookies is None else list(cookies)
+    cdef size_t count = len(places)
+    if len(values) != len(places):
+        raise ValueError(f"{len(values)} cookies for {len(places)} places")
     cdef uint64_t *table = <uint64_t *>malloc(2 * count * sizeof(uint64_t) + 16)
     if not table:
         raise MemoryError
@@ -363,8 +368,8 @@ cdef Link _link_uprobe_multi(int program_fd, str path, list offsets, cookies, in
     cdef size_t i
     try:
         for i in range(count):
-            table[i] = offsets[i]
-            table[count + i] = cookies[i] if cookies is not None else 0
+            table[i] = places[i]
+            table[count + i] = values[i]
         memset(&attr, 0, sizeof(attr))
         attr.prog_fd = program_fd
         attr.attach_type = UPROBE_MULTI
@@ -414,13 +419,9 @@ def create_map(int map_type, uint32_t key_size, uint32_t value_size, uint32_t en
     return fd
 
 
-def link_uprobe_multi(int program_fd, str path, offsets, cookies=None, int pid=0, bint at_return=False):
-    return _link_uprobe_multi(program_fd, path, list(offsets), None if cookies is None else list(cookies), pid, at_return)
-
-
 cdef class Ring:
-    """The consumer side of a BPF ring buffer (kernel/bpf/ringbuf.c): two positions that only grow, and records, each
-    behind eight bytes whose first word is its length with a busy and a discard bit."""
+    # kernel/bpf/ringbuf.c: two positions that only grow, and records, each behind eight bytes whose first word is its
+    # length with a busy and a discard bit.
     cdef readonly int fd
     cdef readonly size_t size
     cdef uint64_t *_consumer
@@ -428,7 +429,7 @@ cdef class Ring:
     cdef size_t _page
     cdef object _map
 
-    def __cinit__(self, Map ring):
+    def __cinit__(self, Map ring not None):
         self._page = os.sysconf("SC_PAGE_SIZE")
         self.size = ring.max_entries
         self.fd = ring.fd
@@ -444,6 +445,8 @@ cdef class Ring:
             raise NativeError("map", ring.name, errno)
 
     def pending(self):
+        if not self._producer:
+            raise ValueError("closed")
         return ec_load_acquire64(<uint64_t *>self._producer) - self._consumer[0]
 
     def drain(self, size_t limit):
@@ -508,8 +511,8 @@ cdef class Ring:
         self.close()
 
 
+@cython.no_gc_clear  # the destructor needs its lists
 cdef class MapWatch:
-    """Executable mappings of the whole host, as they are made: PERF_RECORD_MMAP2 on every CPU."""
     cdef readonly list fds
     cdef readonly bint with_build_ids
     cdef readonly uint64_t lost
@@ -531,18 +534,16 @@ cdef class MapWatch:
                 self.with_build_ids = False
                 fd = ec_perf_open(cpu, False)
             if fd < 0:
-                code = errno
-                self.close()
-                raise NativeError("watch", "executable mappings", code)
+                raise NativeError("watch", "executable mappings", errno)
             self.fds.append(fd)
             area = mmap(NULL, self._length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
             if area == MAP_FAILED:
-                code = errno
-                self.close()
-                raise NativeError("watch", "executable mappings", code)
+                raise NativeError("watch", "executable mappings", errno)
             self._pages.append(<size_t>area)
 
     def read(self):
+        if not self._pages:
+            raise ValueError("closed")
         found = []
         for address in self._pages:
             self._read_one(<perf_event_mmap_page *><size_t>address, found)
@@ -588,13 +589,12 @@ cdef class MapWatch:
         return pid, address, size, os.fsdecode(path), build_id
 
     def close(self):
-        for address in self._pages:
+        pages, fds = self._pages or (), self.fds or ()
+        self._pages, self.fds = [], []
+        for address in pages:
             munmap(<void *><size_t>address, self._length)
-        self._pages = []
-        for fd in self.fds:
-            os.close(fd)
-        self.fds = []
+        for fd in fds:
+            c_close(fd)
 
     def __dealloc__(self):
-        for address in self._pages:
-            munmap(<void *><size_t>address, self._length)
+        self.close()

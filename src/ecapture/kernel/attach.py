@@ -82,7 +82,7 @@ def _translated(subject: str) -> Iterator[None]:
 
 
 class Place(msgspec.Struct, frozen=True):
-    """One hook in one file: ``row`` is its index in the table of hooks, ``offset`` that of the function in the file."""
+    """One hook in one file: its ``row`` in the table of hooks, its ``offset`` in the file."""
 
     row: int
     offset: int
@@ -288,14 +288,10 @@ class Programs:
         links: list[_native.Link] = []
         try:
             for place in unique:
-                links.append(
+                cookie = place.row if self._cookies else 0
+                links.append(  # one by one: what is attached must be known when one fails
                     self._object.attach_uprobe(
-                        program,
-                        path,
-                        place.offset,
-                        pid or -1,
-                        at_return,
-                        place.row if self._cookies else 0,
+                        program, path, place.offset, pid or -1, at_return, cookie
                     )
                 )
         except BaseException:

@@ -26,7 +26,9 @@ from ecapture.events import Connection, ConversationEnd, Event, Plaintext, Proce
 NO_CONNECTION = {
     TupleSource.NONE: "no descriptor known and no socket call seen inside a TLS call yet",
     TupleSource.NOT_INET: "the descriptor is not an IPv4 or IPv6 socket",
-    TupleSource.UNREADABLE: "this kernel shows no type information (BTF), so its sockets cannot be read",
+    TupleSource.UNREADABLE: (
+        "this kernel shows no type information (BTF), so its sockets cannot be read"
+    ),
 }
 _MAXIMUM_CACHED = 65536
 
@@ -115,7 +117,8 @@ class Decoder:
             events.append(ProcessExit(time_ns, pid, self._name(comm)))
         else:
             self.malformed += 1
-        return at + ((size + 7) & ~7)
+        following: int = at + ((size + 7) & ~7)
+        return following
 
     # The caches below hold what few processes and connections repeat in every record.
 

@@ -37,7 +37,7 @@ class Answer(StrEnum):
 
 
 class Feature(msgspec.Struct, frozen=True):
-    """One answered question. ``costs`` says what is missing without it, ``remedy`` how to get it."""
+    """One answered question; ``costs`` is what is missing without it, ``remedy`` how to get it."""
 
     name: str
     answer: Answer
@@ -84,8 +84,8 @@ def _bpf() -> tuple[Answer, str]:
 
 
 def _helper(number: int) -> tuple[Answer, str]:
-    # Called with registers never set: a verifier that knows the helper refuses them (EACCES), one that
-    # does not refuses the helper (EINVAL).
+    # Called with registers never set: a verifier that knows the helper refuses them (EACCES), one
+    # that does not refuses the helper (EINVAL).
     try:
         os.close(
             _native.load_program(_KPROBE_PROGRAM, _instruction(0x85, constant=number) + _RETURN_0)
@@ -180,7 +180,7 @@ def _mapping_watch() -> tuple[Answer, str]:
 _ASKED: dict[str, tuple[Callable[[], tuple[Answer, str]], str, str, str]] = {
     # name: (question, since, what is missing without it, how to get it)
     "bpf": (
-        lambda: _bpf(),
+        _bpf,
         "4.18",
         "nothing can be captured",
         "run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN",

@@ -96,7 +96,7 @@ class RecordingReader:
         if metadata.wire_version != WIRE_VERSION:
             raise UsageError(
                 option=self.path,
-                problem=f"was recorded with wire version {metadata.wire_version}, this is {WIRE_VERSION}",
+                problem=f"has wire version {metadata.wire_version}, this program {WIRE_VERSION}",
                 hint=f"replay it with ecapture {metadata.version}",
             )
         return metadata

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Would a return probe kill a program that runs under seccomp?
+"""Finds out whether a return probe would kill a program that runs under seccomp.
 
 From Linux 6.11 on x86-64 the trampoline of a return probe is a system call of its own (uretprobe).
 A seccomp filter that does not list it kills the program at its first probed return, until the fix
 "seccomp: passthrough uretprobe systemcall without filtering" (February 2025, in 6.14 and
-stable updates). Asked by doing it: a child of ours enters the strictest seccomp mode and returns from
-a probed function. A first round without probe shows that the child survives otherwise.
+stable updates). Asked by doing it: a child of ours enters the strictest seccomp mode and returns
+from a probed function. A first round without probe shows that the child survives otherwise.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _libc() -> tuple[str, int] | None:
 
 
 def _child(libc: ctypes.CDLL, go: int, done: int) -> None:
-    # Everything that the strict mode forbids is done before: the interpreter must only call from here on.
+    # Everything that the strict mode forbids is done before: from here on we may only call.
     function, write, byte = getattr(libc, _FUNCTION), libc.write, b"x"
     function(5)
     os.read(go, 1)

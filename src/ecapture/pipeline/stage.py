@@ -20,7 +20,7 @@ class Stage(Protocol):
         """Events that follow from these."""
 
     def flush(self, now_ns: int) -> list[Event]:
-        """What is due by ``now_ns`` (wall clock) although nothing came; called a few times a second."""
+        """What is due by ``now_ns`` (wall clock) though nothing came; called often."""
 
     def close(self) -> list[Event]:
         """All that is still held back: the capture is over."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenSSL 1.0.2 to 4.x and what shares its calls (BoringSSL, LibreSSL): plaintext.
 
-``SSL_read``/``SSL_write`` return the count; the ``_ex`` pair (OpenSSL 1.1.1) returns 1 and writes the
-count through its last argument; CPython and newer curl call only that pair. ``SSL_peek`` is left
-alone on purpose: what is peeked at is read later and would be shown twice. The early-data calls
-are built on the ``_ex`` pair in some releases; the kernel program shows such a call once.
+``SSL_read``/``SSL_write`` return the count; the ``_ex`` pair (OpenSSL 1.1.1) returns 1 and writes
+the count through its last argument; CPython and newer curl call only that pair. ``SSL_peek`` is
+left alone on purpose: what is peeked at is read later and would be shown twice. The early-data
+calls are built on the ``_ex`` pair in some releases; the kernel program shows such a call once.
 The first eight hooks are all that kernels without attach cookies can tell apart.
 """
 
@@ -24,10 +24,11 @@ PROBE = ProbeSpec(
         # int SSL_read(SSL *ssl, void *buf, int num), SSL_write(SSL *ssl, const void *buf, int num)
         read("SSL_read"),
         write("SSL_write"),
-        # int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes), SSL_write_ex(..., size_t *written)
+        # int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes),
+        # SSL_write_ex(..., size_t *written)
         read("SSL_read_ex", length=3, pointed=True),
         write("SSL_write_ex", length=3, pointed=True),
-        # int SSL_read_early_data(SSL *s, void *buf, size_t num, size_t *readbytes), and its counterpart
+        # int SSL_read_early_data(SSL *s, void *buf, size_t num, size_t *readbytes), and for writing
         read("SSL_read_early_data", length=3, pointed=True),
         write("SSL_write_early_data", length=3, pointed=True),
         # ossl_ssize_t SSL_sendfile(SSL *s, int fd, off_t offset, size_t size, int flags), since 3.0
@@ -38,6 +39,6 @@ PROBE = ProbeSpec(
         descriptor("SSL_set_wfd"),
         # void SSL_free(SSL *ssl), int SSL_clear(SSL *ssl)
         end("SSL_free"),
-        end("SSL_clear"),
+        end("SSL_clear", keeps_handle=True),
     ),
 )

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parsers that do no I/O: bytes in, messages out. They know no clock and fail with ProtocolError only."""
+"""Parsers without I/O: bytes in, messages out. They know no clock and raise ProtocolError only."""

@@ -15,8 +15,8 @@ def open_output(path: str, *, append: bool = False) -> int:
     """A descriptor to write to ``path``: created with mode 0600, else emptied (or appended to).
 
     Refused with SinkError: a symbolic link or an existing file that belongs to somebody else than
-    us, root or the user who called sudo, because whoever planted it would choose what is overwritten or
-    could read what is captured; a directory; anything that cannot be opened.
+    us, root or the user who called sudo, because whoever planted it would choose what is
+    overwritten or could read what is captured; a directory; anything that cannot be opened.
     """
     trusted = {os.geteuid(), 0, int(os.environ.get("SUDO_UID", "0") or 0)}
     try:
@@ -48,5 +48,5 @@ def open_output(path: str, *, append: bool = False) -> int:
     return fd
 
 
-def _refused(path: str, cause: str) -> SinkError:
+def _refused(path: str, cause: str | None) -> SinkError:
     return SinkError(destination=path, cause=cause, hint="choose another file with -w FILE")

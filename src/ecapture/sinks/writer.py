@@ -24,7 +24,7 @@ _JOIN_BELOW = 2048
 _PIECES_AT_ONCE = 1024  # IOV_MAX of Linux
 
 
-class Closed(SinkError):
+class Closed(SinkError):  # noqa: N818 - not a failure
     """Whoever read our output is gone (EPIPE): the capture ends, but that is no failure."""
 
     exit_code = 0
