@@ -222,10 +222,14 @@ static __always_inline int learn_descriptor(const struct conversation_key *who, 
 	return 0;
 }
 
-/* void SSL_free(SSL *ssl): the handle is no longer this conversation's. */
-static __always_inline int end_conversation(const struct conversation_key *who, struct ec_settings *wanted)
+/*
+ * void SSL_free(SSL *ssl): the handle is no longer this conversation's. int SSL_clear(SSL *ssl): the next conversation
+ * begins on the same handle; OpenSSL also calls it itself when a handshake begins, before there was anything to end.
+ */
+static __always_inline int end_conversation(const struct conversation_key *who, struct ec_settings *wanted, __u8 flags)
 {
 	struct conversation *conversation = bpf_map_lookup_elem(&conversations, who);
+	struct ec_tuple_value unknown = {};
 	struct ec_end *record;
 	__u64 generation;
 	int silent;
@@ -234,7 +238,13 @@ static __always_inline int end_conversation(const struct conversation_key *who, 
 		return 0;
 	generation = conversation->generation;
 	silent = !conversation->offset[0] && !conversation->offset[1];
-	bpf_map_delete_elem(&conversations, who);
+	if (!(flags & EC_HOOK_KEEPS)) {
+		bpf_map_delete_elem(&conversations, who);
+	} else if (!silent) {
+		conversation->generation = bpf_ktime_get_boot_ns();
+		conversation->offset[0] = conversation->offset[1] = 0;
+		conversation->tuple = unknown;
+	}
 	if (silent)
 		return 0;
 	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
@@ -266,7 +276,7 @@ static __always_inline int enter(struct pt_regs *regs, __u32 hook_row)
 	if (hook->shape == EC_SHAPE_DESCRIPTOR)
 		return learn_descriptor(&who, argument(regs, 1));
 	if (hook->shape == EC_SHAPE_END)
-		return end_conversation(&who, wanted);
+		return end_conversation(&who, wanted, hook->flags);
 
 	struct call_key key = { .frame = frame_at_entry(regs), .pid = pid };
 	struct call call = {

@@ -73,6 +73,7 @@ enum ec_shape {
 enum ec_hook_flag {
 	EC_HOOK_NO_BUFFER = 1 << 0, /* sendfile: only the length can be told */
 	EC_HOOK_WIDE = 1 << 1,	    /* the length argument is 64 bits wide (size_t), else int */
+	EC_HOOK_KEEPS = 1 << 2,	    /* an end after which the handle goes on, with its descriptor: SSL_clear */
 };
 
 struct ec_hook {

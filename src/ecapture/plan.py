@@ -11,6 +11,8 @@ import msgspec
 
 from ecapture._wire import HOOK, Direction, HookFlag, Length, Shape
 
+_NO_FLAGS = HookFlag(0)
+
 
 class Hook(msgspec.Struct, frozen=True):
     """One function to observe. Arguments are numbered from 0."""
@@ -22,7 +24,7 @@ class Hook(msgspec.Struct, frozen=True):
     buffer: int = 0
     length: int = 0
     length_kind: Length = Length.RETURNED
-    flags: HookFlag = HookFlag(0)
+    flags: HookFlag = _NO_FLAGS
 
     def row(self) -> bytes:
         """The hook as the kernel programs read it (struct ec_hook)."""
@@ -38,7 +40,7 @@ class Hook(msgspec.Struct, frozen=True):
 
 
 def read(symbol: str, *, buffer: int = 1, length: int = 2, pointed: bool = False) -> Hook:
-    """A call that fills a buffer. ``pointed``: argument ``length`` points at the count (the _ex calls)."""
+    """A call that fills a buffer. ``pointed``: argument ``length`` points at the count (_ex)."""
     kind = Length.POINTED if pointed else Length.RETURNED
     return Hook(symbol, Shape.PLAINTEXT, Direction.READ, 0, buffer, length, kind)
 
@@ -49,7 +51,7 @@ def write(
     buffer: int = 1,
     length: int = 2,
     pointed: bool = False,
-    flags: HookFlag = HookFlag(0),
+    flags: HookFlag = _NO_FLAGS,
 ) -> Hook:
     """A call that sends a buffer; arguments as for ``read``."""
     kind = Length.POINTED if pointed else Length.RETURNED
@@ -68,6 +70,6 @@ def descriptor(symbol: str) -> Hook:
     return Hook(symbol, Shape.DESCRIPTOR)
 
 
-def end(symbol: str) -> Hook:
-    """f(handle) after which the handle may be reused."""
-    return Hook(symbol, Shape.END)
+def end(symbol: str, *, keeps_handle: bool = False) -> Hook:
+    """f(handle) that ends a conversation; ``keeps_handle``: the next one begins on the same handle."""
+    return Hook(symbol, Shape.END, flags=HookFlag.KEEPS if keeps_handle else HookFlag(0))
