@@ -204,7 +204,9 @@ def spent(path: Path) -> float:
     return best
 
 
-@pytest.mark.parametrize("key", ["openssl-1.1.1l", "openssl-3.5.4", "arm64-openssl-3.5.4", "gnutls"])
+@pytest.mark.parametrize(
+    "key", ["openssl-1.1.1l", "openssl-3.5.4", "arm64-openssl-3.5.4", "gnutls"]
+)
 def test_a_library_is_located_at_once(key):
     assert spent(fetch(key)) <= LIBSSL_BUDGET_S
 

@@ -273,7 +273,9 @@ def _group3(layout: Layout) -> tuple[Operation, ...]:
 
 def _group5(layout: Layout) -> tuple[Operation, ...]:
     operation = layout.reg & 7
-    reads = () if layout.memory is None else (Load(SCRATCH, layout.memory, _operand_size(layout)),)
+    # Calls, jumps and pushes take 8 bytes whatever the prefixes say.
+    size = _operand_size(layout) if operation < 2 else 8
+    reads = () if layout.memory is None else (Load(SCRATCH, layout.memory, size),)
     if operation < 2:
         if layout.memory is not None:
             return (*reads, Store(layout.memory, _operand_size(layout), -1), Forget())
