@@ -117,7 +117,7 @@ class HttpMessage(msgspec.Struct, frozen=True, gc=False, tag="http"):
     ``direction`` is the process's: a client writes requests and reads responses. ``started_ns`` is
     the time of the last byte of the head, ``time_ns`` that of the whole message. ``body`` is
     decoded content up to the parser's limit; ``size`` counts content as sent, ``decoded_size``
-    after its ``codings`` were undone. (stream, exchange) names the exchange within its conversation.
+    after its ``codings`` were undone. (stream, exchange) names the exchange in its conversation.
     """
 
     time_ns: int
@@ -169,7 +169,7 @@ class Exchange(msgspec.Struct, frozen=True, gc=False, tag="exchange"):
 
 
 class Said(msgspec.Struct, frozen=True, gc=False, tag="message"):
-    """One message of a protocol that is not request and response: WebSocket, server-sent event, gRPC; or a note."""
+    """One message that is neither request nor response: WebSocket, gRPC, a note, and the like."""
 
     time_ns: int
     pid: int

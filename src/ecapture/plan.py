@@ -71,5 +71,5 @@ def descriptor(symbol: str) -> Hook:
 
 
 def end(symbol: str, *, keeps_handle: bool = False) -> Hook:
-    """f(handle) that ends a conversation; ``keeps_handle``: the next one begins on the same handle."""
-    return Hook(symbol, Shape.END, flags=HookFlag.KEEPS if keeps_handle else HookFlag(0))
+    """f(handle) that ends a conversation; ``keeps_handle``: the handle goes on with the next."""
+    return Hook(symbol, Shape.END, flags=HookFlag.KEEPS if keeps_handle else _NO_FLAGS)
