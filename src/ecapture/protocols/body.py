@@ -7,10 +7,11 @@ limit, counts the rest, and forgets it.
 
 Strategy: one decoder per coding, each pushing bounded pieces into the next, the last into the
 reader. The reader refuses a piece beyond the permitted expansion by an exception that unwinds them
-all, so a bomb costs what is permitted and no more. zlib and brotli take an output bound per call;
-zstandard has none for ``decompressobj``, but its ``stream_writer`` hands over pieces of a bounded
-size to a sink which may raise. brotli and zstandard are imported when first needed and may be
-absent. LZW (``compress``) is in no library of ours and not seen in practice: shown as sent.
+all, so a bomb costs what is permitted and little more. zlib and brotli take an output bound per
+call; zstandard has none for ``decompressobj``, but its ``stream_writer`` hands over pieces of a
+bounded size, and is fed a little at a time. brotli and zstandard are imported when first needed
+and may be absent. LZW (``compress``) is in no library of ours and not seen in practice: shown as
+sent.
 
 Invariants: no more than ``body_limit`` bytes are ever given out; ``size`` counts every byte fed or
 known missing; no error leaves except by ``marks`` and ``problem``; per decoder one piece of output
@@ -45,6 +46,8 @@ _GZIP_MAGIC = 0x1F
 """The first byte of a member (RFC 1952, 2.3.1)."""
 _ZSTD_WINDOW = 8 << 20
 """RFC 9659, 3: the largest window a content coding may ask for."""
+
+_ZSTD_STEP = 1024
 
 Sink = Callable[[bytes], object]
 
@@ -175,13 +178,26 @@ class _Brotli:
 
 
 class _ZstdSink:
-    """The file that zstandard's writer wants."""
+    """The file that zstandard's writer wants.
+
+    It keeps what went wrong, as zstandard 0.25 loses a buffer for good if it is raised through; and
+    not as the error itself, whose traceback would lead back to the writer, where no collector goes.
+    """
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        self.enough = False
+        self.wrong: dict[str, object] = {}
 
     def write(self, piece: bytes) -> int:
-        self._sink(bytes(piece))
+        if not self.enough:
+            try:
+                self._sink(bytes(piece))
+            except _Enough:
+                self.enough = True
+            except ProtocolError as error:
+                self.enough = True
+                self.wrong = error.fields
         return len(piece)
 
 
@@ -194,16 +210,23 @@ class _Zstd:
         except ImportError:
             raise _Unavailable("the zstandard package is not installed") from None
         self._error: type[Exception] = zstandard.ZstdError
+        self._file = _ZstdSink(sink)
         frames = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
         self._writer = frames.stream_writer(
-            cast("IO[bytes]", _ZstdSink(sink)), write_size=_PIECE, closefd=False
+            cast("IO[bytes]", self._file), write_size=_PIECE, closefd=False
         )
 
     def feed(self, data: bytes) -> None:
-        try:
-            self._writer.write(data)
-        except self._error as error:
-            raise _refuse("zstd", str(error).removeprefix("zstd decompress error: ")) from None
+        # A block of four bytes can stand for 128 KiB, so it is asked often whether to go on.
+        for at in range(0, len(data), _ZSTD_STEP):
+            try:
+                self._writer.write(data[at : at + _ZSTD_STEP])
+            except self._error as error:
+                raise _refuse("zstd", str(error).removeprefix("zstd decompress error: ")) from None
+            if self._file.wrong:
+                raise ProtocolError(**self._file.wrong)
+            if self._file.enough:
+                raise _Enough
 
     def finish(self) -> None:
         pass

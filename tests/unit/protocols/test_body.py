@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import builtins
+import gc
 import gzip
 import tracemalloc
 import zlib
@@ -178,6 +179,18 @@ def test_bombs_cost_what_is_permitted(coding):
     assert reader.decoded_size <= max(1 << 20, 2 * len(bomb))
     assert len(out) <= 1 << 20
     assert peak < 8 << 20, "the bomb's size is not what is kept"
+
+
+@pytest.mark.parametrize("coding", ENCODERS)
+def test_nothing_of_a_bomb_stays(coding):
+    bomb = ENCODERS[coding](bytes(1_000_000))
+    tracemalloc.start()
+    for _ in range(100):
+        assert read((coding,), [bomb], expansion_floor=1000, expansion_ratio=1)[1].marks
+    gc.collect()
+    left = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert left < 1 << 20
 
 
 def test_work_between_codings_counts_too():
