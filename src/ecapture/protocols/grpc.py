@@ -103,7 +103,6 @@ class MessageSplitter:
 
     __slots__ = (
         "_data",
-        "_direction",
         "_encoding",
         "_flag",
         "_left",
@@ -116,6 +115,7 @@ class MessageSplitter:
         "_size",
         "_stream",
         "decoded_size",
+        "direction",
         "kept",
         "passed",
         "size",
@@ -131,7 +131,7 @@ class MessageSplitter:
         joined_late: bool = False,
     ) -> None:
         """Begin a direction whose ``grpc-encoding`` is ``encoding``, empty where none was sent."""
-        self._direction = direction
+        self.direction = direction
         self._stream = stream
         self._encoding = codings_of((encoding,))
         self._message_limit = message_limit
@@ -206,7 +206,7 @@ class MessageSplitter:
         self._lost = True
         return messages
 
-    def close(self, time_ns: int) -> list[GrpcMessage]:
+    def end(self, time_ns: int) -> list[GrpcMessage]:
         """End the direction: a message that has begun is given out as unfinished."""
         if self._left < 0:
             self.passed += len(self._prefix)
@@ -245,7 +245,9 @@ class MessageSplitter:
         arrived = self._size - self._left
         decoded_size = arrived
         if reader is not None:
-            if not self._left:
+            if self._left:
+                reader.close()
+            else:
                 reader.finish()
             marks += tuple(each for each in reader.marks if each not in marks)
             problem = reader.problem
@@ -254,7 +256,7 @@ class MessageSplitter:
             marks += (mark,)
             problem = problem or f"{arrived} of {self._size} bytes"
         message = GrpcMessage(
-            self._direction,
+            self.direction,
             time_ns,
             self._stream,
             number=self._number,

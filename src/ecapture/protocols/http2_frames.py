@@ -9,9 +9,10 @@ checked and passed over. The nine octets of a frame header are read here rather 
 
 1. A direction begins with the connection preface or with SETTINGS. If it begins otherwise, the
    capture joined late (``Kind.JOINED``) and the reader hunts for a frame.
-2. Hunting accepts the first offset from which either two frame headers in a row are plausible, or
-   plausible frames end exactly where the captured bytes end, since programs write whole frames.
-   Plausible means: a type of RFC 9113 with the flags, length and kind of stream it allows.
+2. Hunting accepts the first offset from which plausible frames end exactly where the captured
+   octets end, since programs write whole frames; if there is none, the first from which three
+   frame headers in a row are plausible, or two at the very beginning. Plausible means: a type of
+   RFC 9113 with the flags, length and kind of stream that it allows.
 3. Missing bytes (``gap``) that lie within one payload cost only that payload, because its length
    is known. Other gaps, and frames that break the rules, are ``Kind.LOST``: header blocks may be
    among what is missing, and the reader hunts again.
@@ -38,6 +39,10 @@ _HEADER_SIZE: Final = 9
 _HUNTED: Final = 1 << 17
 """How much is looked back on while hunting: twice the longest frame that is hunted for."""
 _CANDIDATES: Final = 64
+_EXACT: Final = 1000
+_WRONG: Final = -1
+_ENOUGH: Final = 100
+"""As many frame headers in a row need no further look."""
 _EXTENSION_LIMIT: Final = 1 << 14
 """Frames of unknown types are passed over (RFC 9113, 4.1) up to the least maximum size."""
 _NOTHING: Final = -1
@@ -102,9 +107,9 @@ _RULES: Final = (
 _KEPT_START: Final = {int(Kind.RST_STREAM): 4, int(Kind.GOAWAY): 256}
 _BLOCK_KINDS: Final = frozenset((int(Kind.HEADERS), int(Kind.PUSH_PROMISE), int(Kind.CONTINUATION)))
 
-_STREAM: Final = rb"(?!\0{4})[\0-\x7f][\s\S]{3}"
+_STREAM: Final = rb"\0(?!\0{3})[\s\S]{3}"
 _PLAUSIBLE: Final = re.compile(
-    rb"\0(?:[\s\S]{2}"
+    rb"\0(?!\0\0(?:\0[\0\x08]|\x01))(?:[\s\S]{2}"
     rb"(?:\0[\0\1\x08\x09]"
     rb"|\x01[\0\1\4\5\x08\x09\x0c\x0d !$%(),-]"
     rb"|\x05[\0\4\x08\x0c]"
@@ -115,7 +120,8 @@ _PLAUSIBLE: Final = re.compile(
     rb"|\x04\x08\0)\0{4}"
     rb"|[\0\1][\s\S]\x07\0\0{4})"
 )
-"""A frame header that may well be one; frames of 64 KiB and more are not hunted for."""
+"""A frame header that may well be one. Not hunted for are frames of 64 KiB and more, streams beyond
+2**24, and frames without any effect: zeros are common in payloads."""
 
 
 def problem_of(kind: int, length: int, flags: int, stream: int) -> str:
@@ -130,6 +136,14 @@ def problem_of(kind: int, length: int, flags: int, stream: int) -> str:
     if kind == Kind.SETTINGS and length % 6 + length * (flags & ACK):
         return f"SETTINGS of length {length}"
     return ""
+
+
+def begins_with_frames(piece: bytes) -> bool | None:
+    """Tell whether ``piece`` begins with frames, as rule 2 has it; None while that is open."""
+    count = _count_frames(piece, 0)
+    if count == _WRONG:
+        return False
+    return True if count == _EXACT or count > 1 else None
 
 
 class FrameReader:
@@ -202,7 +216,7 @@ class FrameReader:
                 at = self._read_payload(data, at, frames)
         return frames
 
-    def close(self) -> int:
+    def end(self) -> int:
         """End the direction; return how many octets were hunted through in vain."""
         passed = self._passed + len(self._pending) if self._hunting else 0
         self._pending.clear()
@@ -348,37 +362,50 @@ class FrameReader:
             at = match.start() + 1
         match = None  # it would keep the bytearray from shrinking
         self._scanned = max(at, len(pending) - _HEADER_SIZE + 1)
-        for candidate in tuple(candidates):
-            verdict = _follows(pending, candidate)
-            if verdict is None:
-                continue
-            if verdict:
-                rest = bytes(pending[candidate:])
-                frames.append(Frame(Kind.FOUND, 0, 0, self._passed + candidate, b"", whole=True))
-                pending.clear()
-                self._passed = 0
-                self._hunting = False
-                return rest
-            candidates.remove(candidate)
+        start = self._choose()
+        if start >= 0:
+            rest = bytes(pending[start:])
+            frames.append(Frame(Kind.FOUND, 0, 0, self._passed + start, b"", whole=True))
+            pending.clear()
+            self._passed = 0
+            self._hunting = False
+            return rest
         if len(pending) > _HUNTED:
             spent = len(pending) - _HUNTED // 2
             del pending[:spent]
             self._passed += spent
             self._scanned -= spent
-            candidates[:] = [kept - spent for kept in candidates if kept >= spent]
+            self._candidates = [kept - spent for kept in self._candidates if kept >= spent]
         return b""
 
+    def _choose(self) -> int:
+        # The best of the candidates, or -1; those that turned out wrong are dropped.
+        pending = self._pending
+        open_yet = []
+        good = -1
+        for candidate in self._candidates:
+            count = _count_frames(pending, candidate)
+            if count == _EXACT:
+                return candidate
+            if count == _WRONG:
+                continue
+            open_yet.append(candidate)
+            if good < 0 and count >= (3 if candidate or self._passed else 2):
+                good = candidate
+        self._candidates = open_yet
+        return good
 
-def _follows(found: bytearray, at: int) -> bool | None:
-    """Return whether frames follow one another from ``at``; None where that is still open."""
+
+def _count_frames(found: bytes | bytearray, at: int) -> int:
+    """Return how many frame headers follow one another from ``at``; ``_EXACT``; or ``_WRONG``."""
     end = len(found)
-    for count in range(2):
+    count = 0
+    while end - at >= _HEADER_SIZE:
         if not _PLAUSIBLE.match(found, at):
-            return False if end - at >= _HEADER_SIZE else None
+            return _WRONG
+        count += 1
         high, low, _, _, _ = _HEADER.unpack_from(found, at)
         at += _HEADER_SIZE + (high << 16 | low)
-        if at == end:
-            return True
-        if at > end:
-            return True if count else None
-    return True
+        if count == _ENOUGH:
+            return count
+    return _EXACT if at == end and count else count
