@@ -59,8 +59,15 @@ class Capture:
     everything. ``summary`` and ``losses`` are complete once the iteration has ended.
     """
 
-    def __init__(self, config: CaptureConfig | None = None, *, keep_stdout: bool = False) -> None:
+    def __init__(
+        self,
+        config: CaptureConfig | None = None,
+        *,
+        stages: Sequence[Stage] = (),
+        keep_stdout: bool = False,
+    ) -> None:
         self.config = config or CaptureConfig()
+        self._stages = tuple(stages)
         self.summary = Summary()
         self.losses = Losses()
         self.malformed = 0
@@ -170,7 +177,7 @@ class Capture:
 
     def __iter__(self) -> Iterator[Event]:
         self.ready()
-        for events in pump(self, self.summary):
+        for events in pump(self, self.summary, self._stages):
             yield from events
 
     def close(self) -> None:
