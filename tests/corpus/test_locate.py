@@ -114,6 +114,11 @@ def test_walks_are_those_that_were_measured(key):
     assert {name: str(chains.get(name)) for name in expected} == expected
 
 
+def test_objects_have_a_type_since_openssl_3_2():
+    typed = {key: "object_type" in found(fetch(key)).chains for key in ("node-20", "openssl-3.3.1")}
+    assert typed == {"node-20": False, "openssl-3.3.1": True}
+
+
 NAMED = [
     "openssl-1.1.1l-static",
     "openssl-3.2.1-static",

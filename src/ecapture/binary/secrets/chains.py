@@ -208,6 +208,21 @@ def beside(exporter: Chain, distances: dict[str, int], length: int) -> dict[str,
     }
 
 
+def implied(chains: dict[str, Chain]) -> dict[str, Chain]:
+    """Return what follows from other walks of OpenSSL's, beyond what is known already.
+
+    The master key stands in the session. Where the protocol version does not come first in an SSL
+    object, the object's type does (``struct ssl_st`` in ssl/ssl_local.h since 3.2).
+    """
+    found = {}
+    master, version = chains.get("master_key"), chains.get("version")
+    if "session" not in chains and master is not None and len(master.offsets) > 1:
+        found["session"] = Chain(master.offsets[:-1], 8, How.ARITHMETIC)
+    if version is not None and version.offsets != (0,):
+        found["object_type"] = Chain((0,), 4, How.ARITHMETIC)
+    return found
+
+
 def from_master_function(trace: Trace, session: Chain | None) -> dict[str, Chain]:
     """Read OpenSSL 1.0.2's ``tls1_generate_master_secret``: randoms and the master key.
 

@@ -22,6 +22,7 @@ from typing import Final, NoReturn
 
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets import chains as walks
+from ecapture.binary.secrets import nss
 from ecapture.binary.secrets.evaluate import Evaluator, Limits
 from ecapture.binary.secrets.functions import Functions, is_stub, likely_start
 from ecapture.binary.secrets.image import Image
@@ -171,7 +172,7 @@ class _Search:
 
     def _chains(self, library: Library, log: Site, calls: list[Vote]) -> dict[str, Chain]:
         if library is Library.NSS:
-            return {}
+            return self._nss_chains()
         if library is Library.GNUTLS:
             return self._gnutls_chains()
         chains = walks.accessor_chains(self._evaluator, self._symbols)
@@ -180,6 +181,8 @@ class _Search:
         master = self._handed(calls, CLIENT_RANDOM)
         if master is not None and library is Library.OPENSSL:
             self._agree(chains, "master_key", master[0])
+        if library is Library.OPENSSL:
+            chains |= walks.implied(chains)
         exporter = self._handed(calls, EXPORTER)
         if exporter is None:
             self._notes.append("no walk to the exporter secret, nor to those beside it")
@@ -250,6 +253,14 @@ class _Search:
                 else:
                     self._notes.append(f"{name} does not tell where it finds what it returns")
         return chains
+
+    def _nss_chains(self) -> dict[str, Chain]:
+        self._notes.append("the log function is handed keys by name: their bytes are in softoken")
+        found = nss.client_random(self._image, self._functions, self._evaluator)
+        if found is None:
+            self._notes.append("no walk to the client random")
+            return {}
+        return {"client_random": found}
 
     # OpenSSL before 1.1.1
 

@@ -91,6 +91,8 @@ class SecretSites:
     ========================  ===================================================================
     client_random             32 bytes
     version                   protocol version (4 bytes)
+    object_type               what an SSL object is (4 bytes): the other walks of SSL_read's and
+                              SSL_write's argument hold only where this is 0, which is TLS
     is_server                 0 or 1 (4 bytes)
     session, rbio             pointers; NULL before there is one
     cipher_id                 cipher suite (4 bytes, the low two count; BoringSSL: 2 bytes)

@@ -97,11 +97,12 @@ WALKS = {
     "client_application": "2e0",
     "server_application": "320",
     "exporter": "360",
+    "session": "3e0",
 }
 ACCESSOR_WALKS = {
     "version": "4",
     "is_server": "18",
-    "session": "3e0",
+    "object_type": "0",
     "cipher_id": "3e0+100+18",
 }
 

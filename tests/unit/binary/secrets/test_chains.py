@@ -8,6 +8,7 @@ from ecapture.binary.secrets.chains import (
     beside,
     chain,
     from_master_function,
+    implied,
     logged_random,
     stored_in_argument,
 )
@@ -105,6 +106,16 @@ def test_secrets_beside_the_exporter_secret():
 
 def test_nothing_stands_before_the_start_of_an_object():
     assert beside(Chain((0x40,), 64, How.EVALUATED), OPENSSL_FROM_EXPORTER, 64) == {}
+
+
+def test_what_follows_from_other_walks():
+    old = {"version": Chain((0,), 4, How.EVALUATED), "session": Chain((8,), 8, How.EVALUATED)}
+    assert implied(old) == {}
+    new = {
+        "version": Chain((0x48,), 4, How.EVALUATED),
+        "master_key": Chain((0x900, 0x50), 48, How.EVALUATED),
+    }
+    assert walks(implied(new)) == {"object_type": "0", "session": "900"}
 
 
 def test_master_function_names_both_randoms_and_the_key(assemble):

@@ -66,6 +66,7 @@ def test_accessors_add_what_only_they_know(library):
     sites = located(library("", "-DACCESSORS"))
     assert walks(sites) == WALKS | ACCESSOR_WALKS
     assert sites.chains["session"].length == 8
+    assert sites.chains["session"].how is How.EVALUATED
     assert sites.chains["cipher_id"].length == 4
     assert sites.chains["exporter"].how is How.EVALUATED
     assert sites.chains["client_application"].how is How.ARITHMETIC
