@@ -187,7 +187,7 @@ class _ZstdSink:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self.enough = False
-        self.wrong: dict[str, object] = {}
+        self.wrong: tuple[str, str] | None = None
 
     def write(self, piece: bytes) -> int:
         if not self.enough:
@@ -197,7 +197,7 @@ class _ZstdSink:
                 self.enough = True
             except ProtocolError as error:
                 self.enough = True
-                self.wrong = error.fields
+                self.wrong = (str(error.fields["protocol"]), str(error.fields["reason"]))
         return len(piece)
 
 
@@ -223,8 +223,8 @@ class _Zstd:
                 self._writer.write(data[at : at + _ZSTD_STEP])
             except self._error as error:
                 raise _refuse("zstd", str(error).removeprefix("zstd decompress error: ")) from None
-            if self._file.wrong:
-                raise ProtocolError(**self._file.wrong)
+            if self._file.wrong is not None:
+                raise _refuse(*self._file.wrong)
             if self._file.enough:
                 raise _Enough
 

@@ -4,17 +4,15 @@
 ``Http1Connection`` owns a parser for each direction and pairs responses with requests: where a
 response ends depends on the request's method, and 101 or CONNECT end HTTP in both directions.
 ``http1_parser`` has the rules by which one direction is read, ``http1_head`` the grammar and the
-reasons why h11 is not used, ``http1_seek`` the search for a place in the stream.
-
-Pairing: responses answer requests in order. A response without a known request gets an exchange of
-its own. When responses were lost, what was asked before the next request counts as answered by
-them. At most 1024 requests are remembered, the oldest is forgotten first.
+reasons why h11 is not used, ``http1_seek`` the search for a place in the stream, ``http1_pairing``
+who answers whom.
 """
 
 from __future__ import annotations
 
 from .body import BODY_LIMIT
-from .http1_parser import MAX_FIELDS, MAX_HEAD, Http1Parser, Pairing
+from .http1_pairing import Pairing
+from .http1_parser import MAX_FIELDS, MAX_HEAD, Http1Parser
 from .messages import Direction, Message, Opaque
 from .websocket import WebSocketConnection
 from .websocket_deflate import Deflate
