@@ -16,6 +16,7 @@
 #include <bpf/bpf_endian.h>
 #include "../wire.h"
 #include "kernel.bpf.h"
+#include "process.bpf.h"
 
 struct conversation_key {
 	__u64 handle;
@@ -38,14 +39,6 @@ struct {
 	__type(key, struct conversation_key);
 	__type(value, struct conversation);
 } conversations SEC(".maps");
-
-/* Processes that have (had) conversations, with the time of the first: what came before is another process's. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u32);
-	__type(value, __u64);
-} processes SEC(".maps");
 
 /* Threads inside a TLS call of a conversation without 4-tuple: the only ones whose socket calls we look at. */
 struct {

@@ -24,6 +24,7 @@ from ecapture.errors import ECaptureError
 from ecapture.events import Event, Losses, Summary
 from ecapture.kernel.attach import Programs
 from ecapture.kernel.decode import Decoder
+from ecapture.kernel.feature import feature
 from ecapture.kernel.recording import Metadata, RecordingReader
 from ecapture.launch import Launched
 from ecapture.pipeline.flows import Flows
@@ -101,7 +102,10 @@ class Capture:
         if config.command:
             self._launched = Launched(config.command, keep_stdout=self._keep_stdout)
             scope = config.scope
-            config = _replaced(config, pids=(*scope.pids, self._launched.pid), follow=True)
+            follow = bool(feature("btf")) and config.types != "none"
+            if not follow:
+                _log.warning("without kernel types (BTF) the descendants of the command are not seen")
+            config = _replaced(config, pids=(*scope.pids, self._launched.pid), follow=follow)
         hooks = [hook for probe in chosen for hook in probe.hooks]
         self._programs = Programs(config, hooks)
         self.metadata = Metadata(

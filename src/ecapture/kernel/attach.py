@@ -22,8 +22,8 @@ from pathlib import Path
 
 import msgspec
 
-from ecapture._wire import LOSSES, PLAIN_SLOTS, SETTINGS, Shape
-from ecapture.config import CaptureConfig, Scope
+from ecapture._wire import LOSSES, PLAIN_SLOTS, SETTINGS
+from ecapture.config import CaptureConfig
 from ecapture.errors import (
     AttachRefused,
     FeatureMissing,
@@ -35,6 +35,7 @@ from ecapture.errors import (
 )
 from ecapture.events import Losses
 from ecapture.kernel import _native
+from ecapture.kernel.families import FAMILIES, Family, host_programs, objects
 from ecapture.kernel.feature import Answer, feature, machine
 from ecapture.plan import Hook
 
@@ -82,10 +83,14 @@ def _translated(subject: str) -> Iterator[None]:
 
 
 class Place(msgspec.Struct, frozen=True):
-    """One hook in one file: its ``row`` in the table of hooks, its ``offset`` in the file."""
+    """One hook in one file: its ``row`` in the table of hooks, its ``offset`` in the file.
+
+    A ``site`` is not the start of a function but one of its return instructions.
+    """
 
     row: int
     offset: int
+    site: bool = False
 
 
 class Attached(msgspec.Struct, frozen=True):
@@ -102,7 +107,7 @@ class Attached(msgspec.Struct, frozen=True):
 
 
 class Programs:
-    """The loaded kernel programs of one capture, and its maps.
+    """The loaded kernel programs of one capture, and the maps that they share.
 
     Raises FeatureMissing, PermissionMissing, TypesMissing, VerifierRejected or KernelError.
     """
@@ -113,71 +118,94 @@ class Programs:
         self._cookies = bool(feature("attach_cookie"))
         self._types = bool(feature("btf")) and config.types != "none"
         _require(config)
-        self._leave = "call_leave" if feature("bpf_loop") else "call_leave_bounded"
         self._host: list[_native.Link] = []
-        self._object = self._open()
+        self._objects: dict[str, _native.Object] = {}
+        self._programs: dict[str, frozenset[str]] = {}
+        self._maps: dict[str, _native.Map] = {}
         try:
-            self._load(config)
+            with self._type_information() as types:
+                for name in objects(hook.shape for hook in self.hooks):
+                    self._load(name, types, config)
+            self._fill(config)
+            for name in self._objects:
+                self._watch_host(name, config)
         except BaseException:
-            self._object.close()
+            self._close_objects()
             raise
 
-    def _open(self) -> _native.Object:
-        path = _OBJECTS / f"plaintext.{machine()}.bpf.o"
+    @contextlib.contextmanager
+    def _type_information(self) -> Iterator[str | None]:
+        """A file of BTF for libbpf; None: the kernel's own."""
+        if self._types:
+            yield None
+            return
+        with tempfile.NamedTemporaryFile(prefix="ecapture-", suffix=".btf") as file:
+            file.write(_EMPTY_BTF)
+            file.flush()
+            yield file.name
+
+    def _load(self, name: str, types: str | None, config: CaptureConfig) -> None:
+        path = _OBJECTS / f"{name}.{machine()}.bpf.o"
         if not path.exists():
             raise FeatureMissing(
                 feature=f"build for {machine()}", since="x86_64 and aarch64", needed_for="ecapture"
             )
-        if self._types:
-            with _translated(str(path)):
-                return _native.Object(str(path))
-        self._btf = tempfile.NamedTemporaryFile(prefix="ecapture-", suffix=".btf")  # noqa: SIM115 - lives until loaded
-        self._btf.write(_EMPTY_BTF)
-        self._btf.flush()
         with _translated(str(path)):
-            return _native.Object(str(path), self._btf.name)
+            loaded = self._objects[name] = _native.Object(str(path), types)
+        self._programs[name] = frozenset(loaded.programs())
+        calls = {
+            program
+            for row in range(len(self.hooks))
+            for program in self._call_programs(row)
+            if FAMILIES[self.hooks[row].shape].object == name
+        }
+        host = self._host_programs(name, config)
+        for program in self._programs[name]:
+            loaded.set_autoload(program, program in calls or program in host)
+            if self._multi and program in calls:
+                loaded.set_attach_type(program, _UPROBE_MULTI)
+        for shared in loaded.maps():
+            if shared in self._maps:
+                loaded.reuse_map(shared, self._maps[shared])
+            elif shared == "events":
+                loaded.set_map_size(shared, config.limits.ring)
+        with _translated(f"the kernel programs of {name}"):
+            loaded.load()
+        for shared in loaded.maps():
+            self._maps.setdefault(shared, loaded.map(shared))
 
-    def _wanted(self, scope: Scope) -> tuple[set[str], list[str]]:
-        """Programs for hooks, and programs for the host as a whole."""
-        calls = {self._leave}
+    def _host_programs(self, name: str, config: CaptureConfig) -> list[str]:
+        return host_programs(name, follow=config.scope.follow) if self._types else []
+
+    def _call_programs(self, row: int) -> list[str]:
+        """What one hook may be attached with: at entry, at return, and instead of both."""
+        family = FAMILIES[self.hooks[row].shape]
+        chosen = [self._enter(row), self._leave(family)]
         if self._cookies:
-            calls |= {"call_enter", "call_assume"}
-        else:
-            calls |= {self._enter(row) for row in range(min(len(self.hooks), PLAIN_SLOTS))}
-        host = []
-        if self._types:
-            if feature("tp_btf:sock_send_length"):
-                host += ["socket_send", "socket_receive"]
-            elif feature("kprobe"):
-                host += ["socket_send_kprobe", "socket_receive_kprobe"]
-            if feature("tp_btf:sched_process_exit"):
-                host += ["process_exit", "process_exec"]
-                if scope.follow:
-                    host.append("process_fork")
-        return calls, host
+            chosen.append(family.assume)
+        return [program for program in chosen if program]
 
     def _enter(self, row: int) -> str:
-        return "call_enter" if self._cookies else f"call_enter_{row}"
+        family = FAMILIES[self.hooks[row].shape]
+        own = f"{family.enter}_{row}"
+        return own if not self._cookies and own in self._programs[family.object] else family.enter
 
-    def _load(self, config: CaptureConfig) -> None:
-        calls, host = self._wanted(config.scope)
-        for program in self._object.programs():
-            self._object.set_autoload(program, program in calls or program in host)
-            if self._multi and program in calls:
-                self._object.set_attach_type(program, _UPROBE_MULTI)
-        self._object.set_map_size("events", config.limits.ring)
-        with _translated("the kernel programs"):
-            self._object.load()
-        rows = self._object.map("hooks")
+    def _leave(self, family: Family) -> str:
+        return family.leave if feature("bpf_loop") else family.leave_bounded or family.leave
+
+    def _fill(self, config: CaptureConfig) -> None:
+        rows = self._maps["hooks"]
         for row, hook in enumerate(self.hooks):
             rows.update(row.to_bytes(4, "little"), hook.row())
-        self._losses = self._object.map("losses")
+        self._losses = self._maps["losses"]
         self.set_scope(config)
-        self.ring = _native.Ring(self._object.map("events"))
-        for program in host:
+        self.ring = _native.Ring(self._maps["events"])
+
+    def _watch_host(self, name: str, config: CaptureConfig) -> None:
+        for program in self._host_programs(name, config):
             try:
                 with _translated(program):
-                    self._host.append(self._object.attach(program))
+                    self._host.append(self._objects[name].attach(program))
             except KernelError as error:
                 raise AttachRefused(hook=program, reason=error.fields["reason"]) from error
 
@@ -189,12 +217,12 @@ class Programs:
             ("uids", [uid.to_bytes(4, "little") for uid in scope.uids]),
             ("comms", [comm.encode().ljust(16, b"\0") for comm in scope.comms]),
         ):
-            entries = self._object.map(name)
+            entries = self._maps[name]
             for key in set(entries.keys()) - set(keys):
                 entries.delete(key)
             for key in keys:
                 entries.update(key, b"\1")
-        cgroups = self._object.map("cgroups")
+        cgroups = self._maps["cgroups"]
         for index, path in enumerate(scope.cgroups):
             with _open_directory(path) as fd, _translated(path):
                 cgroups.update(index.to_bytes(4, "little"), fd.to_bytes(4, "little"))
@@ -214,7 +242,7 @@ class Programs:
 
     def add_pid(self, pid: int) -> None:
         """Lets one more process through the filter by process."""
-        self._object.map("pids").update(pid.to_bytes(4, "little"), b"\1")
+        self._maps["pids"].update(pid.to_bytes(4, "little"), b"\1")
 
     def sleep(self) -> None:
         """Asks the next record to wake us; it takes the mark off again itself."""
@@ -223,7 +251,7 @@ class Programs:
         self._settings[-1] = 0
 
     def _write_settings(self) -> None:
-        self._object.map("settings").update(bytes(4), SETTINGS.pack(*self._settings))
+        self._maps["settings"].update(bytes(4), SETTINGS.pack(*self._settings))
 
     def losses(self) -> Losses:
         """The loss counters as they stand."""
@@ -237,26 +265,18 @@ class Programs:
         Without ``returns`` only entries are probed: writes are taken as asked for, reads not seen.
         Raises AttachRefused, or TargetNotFound if the file or the process is gone.
         """
-        groups: dict[tuple[str, bool], list[Place]] = {}
+        groups: dict[tuple[str, str, bool], list[Place]] = {}
         for place in places:
-            hook = self.hooks[place.row]
-            if not self._cookies and place.row >= PLAIN_SLOTS:
-                continue
-            moves_bytes = hook.shape is Shape.PLAINTEXT
-            if moves_bytes and not returns:
-                if self._cookies and hook.direction:
-                    groups.setdefault(("call_assume", False), []).append(place)
-                continue
-            groups.setdefault((self._enter(place.row), False), []).append(place)
-            if moves_bytes:
-                groups.setdefault((self._leave, True), []).append(place)
+            for program, at_return in self._ways(place, returns=returns):
+                name = FAMILIES[self.hooks[place.row].shape].object
+                groups.setdefault((name, program, at_return), []).append(place)
         links: list[_native.Link] = []
         try:
             # Returns first: a call entered in between is then lost whole, not half remembered.
-            for (program, at_return), group in sorted(
-                groups.items(), key=lambda item: not item[0][1]
+            for (name, program, at_return), group in sorted(
+                groups.items(), key=lambda item: not item[0][2]
             ):
-                links += self._link(program, path, group, pid, at_return=at_return)
+                links += self._link(name, program, path, group, pid, at_return=at_return)
         except _native.NativeError as error:
             for link in links:
                 link.close()
@@ -269,14 +289,38 @@ class Programs:
             ) from error
         return Attached(path, len({place.offset for place in places}), tuple(links))
 
+    def _ways(self, place: Place, *, returns: bool) -> list[tuple[str, bool]]:
+        """Programs for one place, each with whether it is attached to returns."""
+        hook = self.hooks[place.row]
+        family = FAMILIES[hook.shape]
+        if place.site:
+            return [(self._leave(family), False)]
+        if not self._cookies and place.row >= PLAIN_SLOTS:
+            return []
+        if not family.leave:
+            return [(self._enter(place.row), False)]
+        if returns:
+            ways = [(self._leave(family), True)]
+            return [*ways, (self._enter(place.row), False)] if family.enter else ways
+        if family.assume and self._cookies and hook.direction:
+            return [(family.assume, False)]
+        return []
+
     def _link(
-        self, program: str, path: str, places: list[Place], pid: int | None, *, at_return: bool
+        self,
+        name: str,
+        program: str,
+        path: str,
+        places: list[Place],
+        pid: int | None,
+        *,
+        at_return: bool,
     ) -> list[_native.Link]:
         # The program that sees returns knows its call by the frame: one hook per address is enough.
         unique = list({place.offset: place for place in places}.values())
         if self._multi:
             return [
-                self._object.attach_uprobe_multi(
+                self._objects[name].attach_uprobe_multi(
                     program,
                     path,
                     [place.offset for place in unique],
@@ -290,7 +334,7 @@ class Programs:
             for place in unique:
                 cookie = place.row if self._cookies else 0
                 links.append(  # one by one: what is attached must be known when one fails
-                    self._object.attach_uprobe(
+                    self._objects[name].attach_uprobe(
                         program, path, place.offset, pid or -1, at_return, cookie
                     )
                 )
@@ -302,10 +346,14 @@ class Programs:
 
     def close(self) -> None:
         """Takes all host-wide probes out and frees the maps."""
+        self.ring.close()
+        self._close_objects()
+
+    def _close_objects(self) -> None:
         for link in self._host:
             link.close()
-        self.ring.close()
-        self._object.close()
+        for loaded in self._objects.values():
+            loaded.close()
 
 
 @contextlib.contextmanager

@@ -62,6 +62,12 @@ class Decoder:
             if kind != Kind.PLAINTEXT or size < header_size or at + size > end:
                 at = self._other(batch, at, events)
                 continue
+            last = flags & 16 != 0  # Flag.LAST; enums are slow here
+            length = call_length - call_offset if last else PIECE_MAXIMUM
+            if length < size - header_size:  # more than its call had
+                self.malformed += 1
+                at += (size + 7) & ~7
+                continue
             payload = batch[at + header_size : at + size]
             at += (size + 7) & ~7
             name = names.get(comm)
@@ -70,7 +76,6 @@ class Decoder:
             known = connections.get(ends)
             if known is None:
                 known = self._connection(ends)
-            last = flags & 16 != 0  # Flag.LAST; enums are slow here
             append(
                 Plaintext(
                     time_ns + offset_ns,
@@ -85,7 +90,7 @@ class Decoder:
                     stream_offset,
                     call_length,
                     call_offset,
-                    call_length - call_offset if last else PIECE_MAXIMUM,
+                    length,
                     payload,
                     _missing(flags) if flags & 7 else "",
                     flags & 8 != 0,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import msgspec
 
@@ -21,6 +21,7 @@ from ecapture.events import Losses
 
 MAGIC = b"ecapture recording 1\n"
 _MAXIMUM_FRAME = 64 << 20
+_MAXIMUM_OFFSET = 1 << 62  # nanoseconds: 146 years, which keeps every time a date
 
 
 class Frame(IntEnum):
@@ -34,7 +35,7 @@ class Frame(IntEnum):
 class Metadata(msgspec.Struct, frozen=True):
     """What replay must know beside the records."""
 
-    wall_offset_ns: int
+    wall_offset_ns: Annotated[int, msgspec.Meta(ge=-_MAXIMUM_OFFSET, le=_MAXIMUM_OFFSET)]
     wire_version: int = WIRE_VERSION
     version: str = ""
     kernel: str = ""
@@ -91,7 +92,7 @@ class RecordingReader:
             if found is None or found[0] != Frame.METADATA:
                 raise refused
             metadata = msgspec.json.decode(found[1], type=Metadata)
-        except (RecordError, msgspec.MsgspecError, OSError) as error:
+        except (RecordError, msgspec.MsgspecError, RecursionError, OSError) as error:
             raise refused from error
         if metadata.wire_version != WIRE_VERSION:
             raise UsageError(
@@ -120,7 +121,7 @@ class RecordingReader:
         while True:
             try:
                 found = self._frame()
-            except RecordError:
+            except (RecordError, OSError):
                 self.malformed += 1
                 return
             if found is None:
