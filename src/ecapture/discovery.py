@@ -56,7 +56,7 @@ class Discovery:
         self._chosen = tuple(chosen)
         self._config = config
         scope = config.scope
-        self._only = () if scope.follow else scope.pids
+        self._only = () if scope.follow or config.command else scope.pids
         self._attached: dict[_Key, Attached] = {}
         self._refused: set[_Key] = set()
         self._rows = {hook.symbol: row for row, hook in enumerate(programs.hooks)}
