@@ -232,6 +232,11 @@ class Captured:
         if self.process.stdout is not None:
             self.process.stdout.close()
 
+    def wait_attached(self, path: object, times: int = 1) -> None:
+        """Returns when a file of this name was hooked so many times; needs the option -d."""
+        told = f"attached file={path} "
+        wait_until(lambda: sum(told in s for s in self.errors.so_far()) >= times, f"{told}")
+
     def finish(self, number: int | None = signal.SIGINT, status: int = 0) -> Captured:
         """Asks for the end (without a signal: waits for it); checks the status and all output."""
         if number is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import uuid
@@ -81,6 +82,11 @@ class Peer:
     def port(self) -> int:
         """Where a server listens."""
         return json.loads(self._lines.wait_for(lambda line: '"port"' in line, "port"))["port"]
+
+    def library(self) -> Path:
+        """The libssl that it has mapped, under the name it knows it by."""
+        maps = Path(f"/proc/{self.pid}/maps").read_text()
+        return Path(re.search(r"\S*/libssl\.so\S*", maps)[0])
 
     def go(self) -> None:
         """Says the word that --wait-go and --wait-connected wait for."""

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Libraries wherever they are: copies, replaced files, mount namespaces, inside executables."""
+
+from __future__ import annotations
+
+import ctypes.util
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from harness import CAPTURES, run_ecapture
+from peers import assert_exact, programs
+
+pytestmark = CAPTURES
+
+
+def installed(name):
+    """The file of an installed library, links resolved."""
+    ctypes.CDLL(ctypes.util.find_library(name))
+    maps = Path("/proc/self/maps").read_text()
+    return Path(re.search(rf"\S*/lib{name}\.so\S*$", maps, re.MULTILINE)[0]).resolve()
+
+
+@pytest.fixture
+def private_copy(tmp_path):
+    """A directory with a libssl of its own: an inode that nobody has mapped before."""
+    folder = tmp_path / "private"
+    folder.mkdir()
+    shutil.copy(installed("ssl"), folder / "libssl.so.3")
+    return folder
+
+
+def test_a_private_copy_that_is_mapped_at_start(capture, peer, private_copy):
+    program = peer("pair", "--wait-go", env={"LD_LIBRARY_PATH": str(private_copy)})
+    program.wait_for("ready")
+    assert str(private_copy) in Path(f"/proc/{program.pid}/maps").read_text()
+    with capture() as run:
+        program.run()
+        run.finish()
+    assert_exact(run.shown(), program)
+
+
+@pytest.mark.needs("mapping_watch")
+def test_a_library_that_appears_later(capture, peer, private_copy):
+    with capture("-d") as run:
+        # It waits before it speaks, as a server does that waits for its first client.
+        program = peer("pair", "--wait-go", env={"LD_LIBRARY_PATH": str(private_copy)})
+        program.wait_for("ready")
+        run.wait_attached(private_copy / "libssl.so.3")
+        program.run()
+        run.finish()
+    assert_exact(run.shown(), program)
+
+
+def replace(folder):
+    """Puts a new file in the place of the library, as a package upgrade does."""
+    fresh = folder / "libssl.so.3.new"
+    shutil.copy(folder / "libssl.so.3", fresh)
+    fresh.rename(folder / "libssl.so.3")
+
+
+def test_a_library_that_was_replaced_before_the_capture(capture, peer, private_copy):
+    program = peer("pair", "--wait-go", env={"LD_LIBRARY_PATH": str(private_copy)})
+    program.wait_for("ready")
+    replace(private_copy)
+    assert "libssl.so.3 (deleted)" in Path(f"/proc/{program.pid}/maps").read_text()
+    with capture("--pid", program.pid) as run:
+        program.run()
+        run.finish()
+    assert_exact(run.shown(), program)
+
+
+@pytest.mark.needs("mapping_watch")
+def test_a_library_that_is_replaced_during_the_capture(capture, peer, private_copy):
+    env = {"LD_LIBRARY_PATH": str(private_copy)}
+    old = peer("pair", "--wait-go", env=env)
+    old.wait_for("ready")
+    with capture("-d") as run:
+        replace(private_copy)
+        new = peer("pair", "--wait-go", env=env)
+        new.wait_for("ready")
+        run.wait_attached(private_copy / "libssl.so.3")  # perhaps the old one only
+        old.run()
+        new.run()
+        run.finish()
+    assert_exact(run.shown(), old)
+    assert_exact(run.shown(), new)
+
+
+@pytest.mark.needs("program:unshare", "mapping_watch")
+@pytest.mark.parametrize("older", [True, False], ids=["older", "newer"])
+def test_a_library_of_another_mount_namespace(capture, peer, private_copy, older):
+    # Under its usual name, which means another file to everybody else.
+    script = f'mount --bind {private_copy / "libssl.so.3"} {installed("ssl")} && exec "$0" "$@"'
+
+    def start():
+        # unshare and sh become the program: one process
+        program = peer("pair", "--wait-go", prefix=("unshare", "-m", "sh", "-c", script))
+        program.wait_for("ready")
+        return program
+
+    program = start() if older else None
+    with capture("-d") as run:
+        program = program or start()
+        run.wait_attached(program.library(), times=2)
+        program.run()
+        run.finish()
+    assert_exact(run.shown(), program)
+
+
+@pytest.mark.parametrize(
+    "name", ["tlspeer-static", "tlspeer-static-dynsym", "tlspeer-static-symtab"]
+)
+def test_an_executable_that_names_its_functions(capture, peer, tmp_path_factory, name):
+    place = tmp_path_factory.getbasetemp() / "static"
+    program = peer("pair", "--wait-go", program=programs.build(name, place))
+    program.wait_for("ready")
+    with capture("--pid", program.pid) as run:
+        program.run()
+        run.finish()
+    assert_exact(run.shown(), program)
+
+
+def test_a_stripped_executable_is_refused_by_name(tmp_path_factory):
+    program = programs.build("tlspeer-stripped", tmp_path_factory.getbasetemp() / "static")
+    done = run_ecapture("tls", "--libssl", program)
+    assert done.returncode == 4
+    assert str(program) in done.stderr.decode()
+    assert b"ready:" not in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_library_named_by_hand_is_the_only_one(capture, peer, private_copy):
+    own = peer("pair", "--wait-go", env={"LD_LIBRARY_PATH": str(private_copy)})
+    other = peer("pair", "--wait-go")
+    for program in (own, other):
+        program.wait_for("ready")
+    with capture("--libssl", private_copy / "libssl.so.3") as run:
+        other.run()
+        own.run()
+        run.finish()
+    assert_exact(run.shown(), own)
+    assert run.shown(pid=other.pid) == []
+
+
+def test_a_library_named_by_hand_that_nobody_maps_yet(capture, peer, private_copy):
+    with capture("--libssl", private_copy / "libssl.so.3") as run:
+        program = peer("pair", env={"LD_LIBRARY_PATH": str(private_copy)}).end()
+        run.finish()
+    assert_exact(run.shown(), program)
+    assert "no process has it mapped yet" in run.stderr
