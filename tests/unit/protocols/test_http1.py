@@ -382,7 +382,7 @@ def judge(stream):
                 case h11.Request():
                     names = [bytes(name) for name, _ in event.headers.raw_items()]
                     head, body = (event.method, event.target, names), b""
-                    if event.method == b"CONNECT":
+                    if event.method == b"CONNECT" or event.http_version[:1] != b"1":
                         return whole
                 case h11.Data():
                     body += bytes(event.data)
@@ -416,6 +416,8 @@ def test_reads_whatever_h11_accepts(order, changes, seed, step):
                 stream[at:at] = chance.choice([b"\r\n", b"\n", b" ", b"0", b":", b"x", b"\r\n "])
             case _:
                 del stream[at]
+    # A first request line may be taken for the end of content, so one goes before.
+    stream = GET + stream
     expected = judge(bytes(stream))
     seen = []
     body = b""
