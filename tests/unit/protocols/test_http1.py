@@ -397,7 +397,7 @@ def judge(stream):
         return whole
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(
     st.lists(st.integers(0, len(REQUESTS) - 2), min_size=1, max_size=4),
     st.integers(0, 4),
