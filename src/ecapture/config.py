@@ -94,7 +94,7 @@ def _thread_group(pid: int) -> int:
     return int(found[1]) if found else pid
 
 
-_SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15})\s*([kmg]?)i?b?", re.IGNORECASE)
 
 
 def byte_size(text: str, option: str) -> int:

@@ -76,7 +76,7 @@ def _config(probe: str, given: dict[str, Any], command: list[str] | None) -> Cap
             option="--", problem="no command follows it", hint="example: ecapture tls -- curl URL"
         )
     mapsize = given["mapsize"]
-    ring = int(mapsize) * _PAGE if mapsize.isdigit() else byte_size(mapsize, "--mapsize")
+    ring = byte_size(mapsize, "--mapsize") * (_PAGE if mapsize.isdecimal() else 1)
     payload = byte_size(given["truncate"], "--truncate")
     return CaptureConfig(
         probes=(probe,),

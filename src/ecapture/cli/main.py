@@ -80,7 +80,8 @@ def _ordered(arguments: Sequence[str]) -> list[str]:
         word = arguments[at]
         if not word.startswith("-"):
             return [word, *arguments[:at], *arguments[at + 1 :]] if at else list(arguments)
-        at += 1 if word in _SWITCHES or "=" in word else 2
+        attached = "=" in word or (word[1:2] != "-" and len(word) > 2)  # --pid=1, -p1
+        at += 1 if word in _SWITCHES or attached else 2
     return list(arguments)
 
 

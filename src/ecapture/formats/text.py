@@ -14,7 +14,7 @@ import time
 
 from ecapture.events import Connection, Event, Gap, Plaintext
 
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _UNSAFE_WORD = re.compile(r"[^\x21-\x7e]|\\")
 _MAXIMUM_CACHED = 65536
 

@@ -92,7 +92,7 @@ class RecordingReader:
             if found is None or found[0] != Frame.METADATA:
                 raise refused
             metadata = msgspec.json.decode(found[1], type=Metadata)
-        except (RecordError, msgspec.MsgspecError, RecursionError, OSError) as error:
+        except (RecordError, msgspec.MsgspecError, ValueError, RecursionError, OSError) as error:
             raise refused from error
         if metadata.wire_version != WIRE_VERSION:
             raise UsageError(

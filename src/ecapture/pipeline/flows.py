@@ -3,7 +3,8 @@
 
 The kernel counts the bytes of each direction (``stream_offset``), lost ones included. So a piece
 that begins later than the last one ended proves a loss, its size and its place: a ``Gap`` is put
-before it. Conversations end by their library, by the exit of their process, or by idleness.
+before it. Conversations end by their library, by the exit of their process, or by idleness; one
+that wakes up again goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ecapture.events import (
 
 _IDLE_NS = 3600 * 1_000_000_000
 _SWEEP_NS = 60 * 1_000_000_000
+_MAXIMUM_ASLEEP = 65536
 
 
 class _Conversation(msgspec.Struct, gc=False):
@@ -41,6 +43,8 @@ class Flows:
         self._swept_ns = 0
         self._conversations: dict[ConversationKey, _Conversation] = {}
         self._of_process: dict[int, set[ConversationKey]] = {}
+        # ended by idleness: should they wake up, their offsets say that nothing was lost
+        self._asleep: dict[ConversationKey, _Conversation] = {}
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without gaps or exits the very list comes back."""
@@ -81,7 +85,10 @@ class Flows:
         if now_ns - self._swept_ns < _SWEEP_NS:
             return []
         self._swept_ns = now_ns
-        idle = [k for k, c in self._conversations.items() if now_ns - c.last_ns > self._idle_ns]
+        idle = {k: c for k, c in self._conversations.items() if now_ns - c.last_ns > self._idle_ns}
+        if len(self._asleep) + len(idle) > _MAXIMUM_ASLEEP:
+            self._asleep.clear()
+        self._asleep |= idle
         return [self._forget(key, now_ns, "idle") for key in idle]
 
     def close(self) -> list[Event]:
@@ -89,8 +96,10 @@ class Flows:
         return []
 
     def _begin(self, event: Plaintext) -> _Conversation:
-        self.summary.flows += 1
-        known = _Conversation(0, 0, event.time_ns, event.comm)
+        known = self._asleep.pop(event.conversation, None)
+        if known is None:
+            self.summary.flows += 1
+            known = _Conversation(0, 0, event.time_ns, event.comm)
         self._conversations[event.conversation] = known
         self._of_process.setdefault(event.pid, set()).add(event.conversation)
         return known
@@ -100,6 +109,7 @@ class Flows:
         if type(event) is ConversationEnd:
             if event.conversation in self._conversations:
                 self._forget(event.conversation, event.time_ns, event.reason)
+            self._asleep.pop(event.conversation, None)
             return None
         if type(event) is ProcessExit:
             keys = sorted(self._of_process.get(event.pid, ()))
