@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,9 +18,17 @@ from peers import Peer, programs
 
 
 @pytest.fixture(scope="session")
-def tlspeer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def open_folder() -> Iterator[Path]:
+    """A directory that every user can read, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="ecapture-tests-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tlspeer(open_folder: Path) -> Path:
     """The program that says one known thing, linked to the distribution's libssl."""
-    return programs.build("tlspeer", tmp_path_factory.mktemp("programs"))
+    return programs.build("tlspeer", open_folder)
 
 
 @pytest.fixture

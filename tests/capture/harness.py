@@ -189,6 +189,7 @@ class Captured:
         output: str | None = "",
         env: Mapping[str, str] = NOTHING,
         command: Sequence[object] = (),
+        prefix: Sequence[object] = (),
         **how: object,
     ) -> None:
         self.path = (
@@ -196,7 +197,7 @@ class Captured:
             if output == ""
             else output
         )
-        words = [ECAPTURE, "tls", "-m", mode, *options]
+        words = [*prefix, ECAPTURE, "tls", "-m", mode, *options]
         if self.path is not None:
             words += ["-w", self.path]
             Path(self.path).touch()
