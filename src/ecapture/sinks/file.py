@@ -18,7 +18,7 @@ def open_output(path: str, *, append: bool = False) -> int:
     us, root or the user who called sudo, because whoever planted it would choose what is
     overwritten or could read what is captured; a directory; anything that cannot be opened.
     """
-    trusted = {os.geteuid(), 0, int(os.environ.get("SUDO_UID", "0") or 0)}
+    trusted = _trusted()
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -46,6 +46,11 @@ def open_output(path: str, *, append: bool = False) -> int:
     if stat.S_ISREG(opened.st_mode) and not append:
         os.ftruncate(fd, 0)
     return fd
+
+
+def _trusted() -> set[int]:
+    caller = os.environ.get("SUDO_UID", "")
+    return {os.geteuid(), 0, int(caller) if caller.isdecimal() else 0}
 
 
 def _refused(path: str, cause: str | None) -> SinkError:

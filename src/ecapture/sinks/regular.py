@@ -31,7 +31,7 @@ class RegularFile:
         self._refused = False
 
     def write(self, pieces: Sequence[bytes], *, flood: bool) -> None:
-        """Writes all pieces; under ``flood`` up to a buffer's fill may stay behind until ``flush``."""
+        """Writes all pieces; under ``flood`` a buffer's fill may stay behind until ``flush``."""
         if not flood or not self._open_direct():
             self.flush()
             for piece in pieces:
@@ -67,9 +67,8 @@ class RegularFile:
                 )
                 self._buffer = mmap.mmap(-1, _BUFFER_BYTES)  # page-aligned, as O_DIRECT wants it
             except OSError:
-                self._refused = (
-                    True  # a file system without it: tmpfs before 6.6, some network ones
-                )
+                # a file system without it: tmpfs before 6.6, some network ones
+                self._refused = True
         return not self._refused
 
     def _fill(self, rest: memoryview) -> None:

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import stat
 import threading
 from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 
 from ecapture.errors import SinkError
 from ecapture.sinks.regular import FLOOD_BYTES, RegularFile
+
+_What = TypeVar("_What")
 
 QUEUE_BYTES = 8 << 20
 # Pieces that are small on average are joined, which is cheaper than handing each to the kernel;
@@ -120,14 +125,24 @@ class Writer:
     def _write_all(self, pieces: list[bytes]) -> None:
         for at in range(0, len(pieces), _PIECES_AT_ONCE):
             some = pieces[at : at + _PIECES_AT_ONCE]
-            written = os.writev(self._fd, some)
+            written = self._waiting(os.writev, some)
             if written < sum(map(len, some)):
                 # A full pipe or disk took a part; the rest is written piece by piece.
                 for piece in some:
                     rest = memoryview(piece)[written:]
                     written = max(0, written - len(piece))
                     while rest:
-                        rest = rest[os.write(self._fd, rest) :]
+                        rest = rest[self._waiting(os.write, rest) :]
+
+    def _waiting(self, write: Callable[[int, _What], int], what: _What) -> int:
+        # Whoever shares a pipe or terminal with us may have set O_NONBLOCK on it.
+        while True:
+            try:
+                return write(self._fd, what)
+            except BlockingIOError:
+                ready = select.poll()
+                ready.register(self._fd, select.POLLOUT)
+                ready.poll()
 
 
 def _appends(fd: int) -> bool:
