@@ -74,7 +74,7 @@ struct emission {
 		struct ec_plaintext *record_ =                                                          \
 			bpf_ringbuf_reserve(&events, sizeof(struct ec_plaintext) + (CLASS), 0);         \
 		if (!record_) {                                                                         \
-			count_loss(ring_full_records, ring_full_bytes, length_);                        \
+			count_lost_bytes(ring_full_records, ring_full_bytes, length_);                        \
 			break;                                                                          \
 		}                                                                                       \
 		*record_ = emission->head;                                                              \
@@ -87,7 +87,7 @@ struct emission {
 			length_ = (CLASS);                                                              \
 		if (length_ &&                                                                          \
 		    bpf_probe_read_user(record_ + 1, length_, (void *)(emission->buffer + (offset)))) { \
-			count_loss(fault_records, fault_bytes, length_);                                \
+			count_lost_bytes(fault_records, fault_bytes, length_);                                \
 			record_->header.flags |= EC_FLAG_FAULT;                                         \
 			length_ = 0;                                                                    \
 		}                                                                                       \
@@ -168,7 +168,7 @@ static __always_inline void deliver(struct emission *emission, struct conversati
 		kept = 0;
 	} else if (kept < call_length) {
 		head->header.flags |= EC_FLAG_TRUNCATED;
-		count_loss(truncated_calls, truncated_bytes, call_length - kept);
+		count_lost_bytes(truncated_calls, truncated_bytes, call_length - kept);
 	}
 	conversation->offset[head->direction & 1] += call_length;
 	conversation->emitted_ns[head->direction & 1] = head->header.time_ns;
@@ -249,7 +249,7 @@ static __always_inline int end_conversation(const struct conversation_key *who, 
 		return 0;
 	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
 	if (!record) {
-		count_loss(end_records, ring_full_bytes, 0);
+		count_loss(end_records);
 		return 0;
 	}
 	fill_header(&record->header, EC_KIND_END, sizeof(*record), bpf_ktime_get_boot_ns());
@@ -293,7 +293,7 @@ static __always_inline int enter(struct pt_regs *regs, __u32 hook_row)
 		seek_tuple(&who);
 	}
 	if (bpf_map_update_elem(&calls, &key, &call, BPF_ANY))
-		count_loss(table_full_records, ring_full_bytes, 0);
+		count_loss(table_full_records);
 	return 0;
 }
 

@@ -42,7 +42,7 @@ static __always_inline int end_process(int leave_pids)
 		return 0;
 	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
 	if (!record) {
-		count_loss(end_records, ring_full_bytes, 0);
+		count_loss(end_records);
 		return 0;
 	}
 	fill_header(&record->header, EC_KIND_EXIT, sizeof(*record), bpf_ktime_get_boot_ns());

@@ -20,14 +20,28 @@ struct {
 } losses SEC(".maps");
 
 /* Losses are rare, so one shared row with atomic additions is exact and costs nothing when nothing is lost. */
-#define count_loss(member, bytes_member, bytes)                           \
-	({                                                                \
-		__u32 zero_ = 0;                                          \
-		struct ec_losses *losses_ = bpf_map_lookup_elem(&losses, &zero_); \
-		if (losses_) {                                            \
-			__sync_fetch_and_add(&losses_->member, 1);        \
+static __always_inline struct ec_losses *get_losses(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&losses, &zero);
+}
+
+/* Adding a constant 0 instead of leaving bytes out would compile to an atomic "or", which kernels before 5.12 refuse. */
+#define count_loss(member)                                           \
+	({                                                           \
+		struct ec_losses *losses_ = get_losses();            \
+		if (losses_)                                         \
+			__sync_fetch_and_add(&losses_->member, 1);   \
+	})
+
+#define count_lost_bytes(member, bytes_member, bytes)                          \
+	({                                                                     \
+		struct ec_losses *losses_ = get_losses();                      \
+		if (losses_) {                                                 \
+			__sync_fetch_and_add(&losses_->member, 1);             \
 			__sync_fetch_and_add(&losses_->bytes_member, (bytes)); \
-		}                                                         \
+		}                                                              \
 	})
 
 static __always_inline void fill_header(struct ec_header *header, __u16 kind, __u32 size, __u64 now)
