@@ -8,6 +8,7 @@ fails the test.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ ECAPTURE = Path(sys.executable).parent / "ecapture"
 CAPTURES = pytest.mark.needs("root", "bpf", "ringbuf", "uprobe")
 T = TypeVar("T")
 NOTHING: Mapping[str, str] = MappingProxyType({})
+_numbers = itertools.count()
 DEADLINE = 30.0  # seconds; generous, because the machine may be shared and slow
 
 
@@ -192,15 +194,12 @@ class Captured:
         prefix: Sequence[object] = (),
         **how: object,
     ) -> None:
-        self.path = (
-            folder / f"captured-{len(list(folder.glob('captured-*')))}.{mode}"
-            if output == ""
-            else output
-        )
+        self.path = output
+        if output == "":
+            self.path = folder / f"captured-{next(_numbers)}.{mode}"
         words = [*prefix, ECAPTURE, "tls", "-m", mode, *options]
         if self.path is not None:
             words += ["-w", self.path]
-            Path(self.path).touch()
         if command:
             words += ["--", *command]
         self.process = subprocess.Popen(

@@ -8,6 +8,7 @@ direction.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
@@ -28,6 +29,19 @@ _SPEC = importlib.util.spec_from_file_location(
 )
 programs = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(programs)
+
+
+def installed_libssl() -> Path:
+    """The file of the distribution's libssl, links resolved."""
+    ctypes.CDLL("libssl.so.3")
+    return mapped_libssl("self").resolve()
+
+
+def mapped_libssl(pid: object) -> Path:
+    """The libssl that a process has mapped, under the name it knows it by."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return Path(re.search(r"\S*/libssl\.so\S*", maps)[0])
+
 
 ENDS = ("client", "c", "s"), ("server", "s", "c")  # side, what it writes, what it reads
 
@@ -82,11 +96,6 @@ class Peer:
     def port(self) -> int:
         """Where a server listens."""
         return json.loads(self._lines.wait_for(lambda line: '"port"' in line, "port"))["port"]
-
-    def library(self) -> Path:
-        """The libssl that it has mapped, under the name it knows it by."""
-        maps = Path(f"/proc/{self.pid}/maps").read_text()
-        return Path(re.search(r"\S*/libssl\.so\S*", maps)[0])
 
     def go(self) -> None:
         """Says the word that --wait-go and --wait-connected wait for."""

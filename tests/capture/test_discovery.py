@@ -3,23 +3,14 @@
 
 from __future__ import annotations
 
-import ctypes.util
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 from harness import CAPTURES, run_ecapture
-from peers import assert_exact, programs
+from peers import assert_exact, installed_libssl, mapped_libssl, programs
 
 pytestmark = CAPTURES
-
-
-def installed(name):
-    """The file of an installed library, links resolved."""
-    ctypes.CDLL(ctypes.util.find_library(name))
-    maps = Path("/proc/self/maps").read_text()
-    return Path(re.search(rf"\S*/lib{name}\.so\S*$", maps, re.MULTILINE)[0]).resolve()
 
 
 @pytest.fixture
@@ -27,7 +18,7 @@ def private_copy(tmp_path):
     """A directory with a libssl of its own: an inode that nobody has mapped before."""
     folder = tmp_path / "private"
     folder.mkdir()
-    shutil.copy(installed("ssl"), folder / "libssl.so.3")
+    shutil.copy(installed_libssl(), folder / "libssl.so.3")
     return folder
 
 
@@ -92,7 +83,7 @@ def test_a_library_that_is_replaced_during_the_capture(capture, peer, private_co
 @pytest.mark.parametrize("older", [True, False], ids=["older", "newer"])
 def test_a_library_of_another_mount_namespace(capture, peer, private_copy, older):
     # Under its usual name, which means another file to everybody else.
-    script = f'mount --bind {private_copy / "libssl.so.3"} {installed("ssl")} && exec "$0" "$@"'
+    script = f'mount --bind {private_copy / "libssl.so.3"} {installed_libssl()} && exec "$0" "$@"'
 
     def start():
         # unshare and sh become the program: one process
@@ -103,7 +94,7 @@ def test_a_library_of_another_mount_namespace(capture, peer, private_copy, older
     program = start() if older else None
     with capture("-d") as run:
         program = program or start()
-        run.wait_attached(program.library(), times=2)
+        run.wait_attached(mapped_libssl(program.pid), times=2)
         program.run()
         run.finish()
     assert_exact(run.shown(), program)
