@@ -33,18 +33,10 @@ class Scope(msgspec.Struct, frozen=True):
     def check(self) -> None:
         """Raises UsageError or TargetNotFound for what cannot be watched."""
         for pid in self.pids:
-            if not Path(f"/proc/{pid}").exists():
-                raise TargetNotFound(
-                    looked_for=f"process {pid}",
-                    looked_in="/proc",
-                    hint="`ecapture targets` lists the processes that can be watched",
-                )
-            if _thread_group(pid) != pid:
-                raise UsageError(
-                    option="--pid",
-                    problem=f"{pid} is a thread of process {_thread_group(pid)}",
-                    hint=f"use --pid {_thread_group(pid)}",
-                )
+            _check_process(pid)
+        for uid in self.uids:
+            if not 0 <= uid < 1 << 32:
+                raise UsageError(option="--uid", problem=f"{uid} is no number that users have")
         for comm in self.comms:
             if not comm or len(comm.encode()) >= COMM_LENGTH:
                 raise UsageError(
@@ -86,6 +78,21 @@ class CaptureConfig(msgspec.Struct, frozen=True):
     types: Literal["auto", "required", "none"] = "auto"
 
 
+def _check_process(pid: int) -> None:
+    if not Path(f"/proc/{pid}").exists():
+        raise TargetNotFound(
+            looked_for=f"process {pid}",
+            looked_in="/proc",
+            hint="`ecapture targets` lists the processes that can be watched",
+        )
+    if _thread_group(pid) != pid:
+        raise UsageError(
+            option="--pid",
+            problem=f"{pid} is a thread of process {_thread_group(pid)}",
+            hint=f"use --pid {_thread_group(pid)}",
+        )
+
+
 def _thread_group(pid: int) -> int:
     try:
         found = re.search(r"^Tgid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
@@ -94,6 +101,7 @@ def _thread_group(pid: int) -> int:
     return int(found[1]) if found else pid
 
 
+_SIZE_LIMIT = 1 << 62
 _SIZE = re.compile(r"([0-9]{1,15})\s*([kmg]?)i?b?", re.IGNORECASE)
 
 
@@ -104,7 +112,10 @@ def byte_size(text: str, option: str) -> int:
         raise UsageError(
             option=option, problem=f"{text!r} is not a size", hint="examples: 4096, 64k, 16m"
         )
-    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
+    size = int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
+    if size > _SIZE_LIMIT:
+        raise UsageError(option=option, problem=f"{text!r} is more than there can be")
+    return size
 
 
 def ring_size(size: int, option: str) -> int:

@@ -39,6 +39,11 @@ def test_what_is_no_size_is_refused(text):
     assert caught.value.hint
 
 
+def test_a_size_that_no_counter_holds_is_refused():
+    with pytest.raises(UsageError, match="more than there can be"):
+        byte_size("999999999999999g", "--truncate")
+
+
 @given(st.text())
 def test_any_text_is_a_size_or_refused(text):
     with contextlib.suppress(UsageError):
@@ -62,6 +67,12 @@ def test_a_ring_too_small_or_too_large_is_refused(size):
 def test_an_empty_scope_and_an_own_process_are_fine():
     Scope().check()
     Scope(pids=(os.getpid(),), uids=(0, 4_000_000), comms=("a" * 15,), follow=True).check()
+
+
+@pytest.mark.parametrize("uid", [-1, 1 << 32])
+def test_a_user_that_cannot_be_is_refused(uid):
+    with pytest.raises(UsageError, match="--uid"):
+        Scope(uids=(uid,)).check()
 
 
 def test_a_process_that_is_not_there_is_refused():
