@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people are told goes to standard error or to a file, never to standard output."""
+
+import contextlib
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecapture.cli import console
+from ecapture.errors import ECaptureError, PermissionMissing
+
+
+@pytest.fixture(autouse=True)
+def undo_logging():
+    root = logging.getLogger("ecapture")
+    before = root.handlers[:], root.level, root.propagate
+    yield
+    root.handlers[:], root.level, root.propagate = before
+
+
+def test_a_line_on_standard_error(capsys):
+    console.say("told")
+    assert capsys.readouterr() == ("", "told\n")
+
+
+def test_a_closed_standard_error_is_no_reason_to_stop(monkeypatch):
+    with contextlib.suppress(OSError), Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        console.say("told to nobody")  # nothing can be written
+    console.say("told to nobody")  # the stream is closed
+
+
+def test_the_command_to_run_is_exact(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(
+        sys, "argv", [str(tmp_path / "my bin" / "ecapture"), "tls", "--comm", "a b"]
+    )
+    console.complain(PermissionMissing(capability="root", needed_for="ecapture"))
+    assert f"run: sudo '{tmp_path}/my bin/ecapture' tls --comm 'a b'" in capsys.readouterr().err
+
+
+def test_several_errors_are_a_list(capsys):
+    error = ECaptureError(message="two failed")
+    error.exceptions = (ECaptureError(message="one"), ECaptureError(message="other"))
+    console.complain(error)
+    assert capsys.readouterr().err == "ecapture: two failed\n  - one\n  - other\n"
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_levels(capsys, debug):
+    console.set_up_logging(debug=debug, path=None)
+    log = logging.getLogger("ecapture.x")
+    log.debug("step")
+    log.info("fact")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "fact" in err
+    assert ("step" in err) == debug
+
+
+def test_diagnostics_are_appended_to_a_file(tmp_path, capsys):
+    path = tmp_path / "log"
+    for word in ("first", "second"):
+        console.set_up_logging(debug=False, path=str(path))
+        logging.getLogger("ecapture.x").warning(word)
+    assert path.read_text() == "ecapture: first\necapture: second\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert capsys.readouterr() == ("", "")

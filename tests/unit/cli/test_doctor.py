@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor answers every question, and says what to do about what is missing."""
+
+import json
+from typing import get_args
+
+import pytest
+from click.testing import CliRunner
+
+from ecapture.cli import doctor
+from ecapture.cli.doctor import Finding, Verdict
+from ecapture.kernel.feature import features
+
+
+def test_every_finding_has_a_verdict_and_what_is_missing_has_a_remedy_or_a_cost():
+    found = doctor.examine()
+    assert {one.name for one in features()} < {one.subject for one in found}
+    for one in found:
+        assert one.verdict in get_args(Verdict)
+        assert one.subject
+        assert one.found, one
+        if one.verdict == "missing":
+            assert one.remedy or one.costs, one
+
+
+def test_json_has_the_same_findings():
+    shown = CliRunner().invoke(doctor.doctor, ["--json"])
+    assert shown.exception is None or isinstance(shown.exception, SystemExit)
+    found = json.loads(shown.stdout)
+    assert [one["subject"] for one in found] == [one.subject for one in doctor.examine()]
+    assert set(found[0]) == {"subject", "verdict", "found", "costs", "remedy"}
+
+
+def test_the_table_names_every_subject(monkeypatch):
+    findings = [Finding("[bold]x[/]", "ok", "yes"), Finding("y", "limited", "no", "cost", "remedy")]
+    monkeypatch.setattr(doctor, "examine", lambda: findings)
+    shown = CliRunner().invoke(doctor.doctor, [])
+    assert shown.exit_code == 0
+    for text in ("limited", "y", "cost", "remedy"):
+        assert text in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"), [(["ok", "limited", "unknown"], 0), (["ok", "missing"], 3)]
+)
+def test_the_exit_code_says_whether_capturing_is_possible(monkeypatch, verdicts, code):
+    monkeypatch.setattr(doctor, "examine", lambda: [Finding("x", v, "y") for v in verdicts])
+    assert CliRunner().invoke(doctor.doctor, []).exit_code == code
+    assert CliRunner().invoke(doctor.doctor, ["--json"]).exit_code == code
+
+
+def test_a_needed_feature_that_lacks_is_missing_and_another_is_a_limit(without):
+    without("ringbuf", "bpf_loop")
+    verdicts = {one.subject: one.verdict for one in doctor.examine()}
+    assert verdicts["ringbuf"] == "missing"
+    assert verdicts["bpf_loop"] == "limited"
+
+
+def test_a_question_that_fails_is_unknown_and_the_others_are_answered(monkeypatch):
+    def _mounts():
+        raise OSError("odd machine")
+
+    monkeypatch.setattr(doctor, "_mounts", _mounts)
+    found = {one.subject: one for one in doctor.examine()}
+    assert found["mounts"].verdict == "unknown"
+    assert "odd machine" in found["mounts"].found
+    assert found["build"].verdict == "ok"

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line finds its subcommand, and errors become one line, advice and an exit code."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ecapture.cli import capture
+from ecapture.cli import main as main_module
+from ecapture.cli.main import _COMMANDS, _ordered, cli, main
+from ecapture.errors import ECaptureError, PermissionMissing, SinkError, UsageError
+
+
+def run(*arguments):
+    """The exit code of one run."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return caught.value.code
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Return what the capturing subcommands were called with, instead of capturing."""
+    calls = []
+
+    def note(probe, given, command):
+        calls.append((probe, given, command))
+        return 0
+
+    monkeypatch.setattr(capture, "capture", note)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("given", "ordered"),
+    [
+        (["tls"], ["tls"]),
+        (["tls", "-p", "1"], ["tls", "-p", "1"]),
+        (["-d", "tls", "-p", "1"], ["tls", "-d", "-p", "1"]),
+        (["-p", "1", "tls"], ["tls", "-p", "1"]),
+        (["-p1", "tls"], ["tls", "-p1"]),
+        (["--pid=1", "--hex", "tls", "-d"], ["tls", "--pid=1", "--hex", "-d"]),
+        (["-w", "tls", "tls"], ["tls", "-w", "tls"]),
+        (["--help"], ["--help"]),
+        (["--help", "tls"], ["tls", "--help"]),
+        (["-"], ["-"]),
+        ([], []),
+    ],
+)
+def test_options_may_stand_before_the_subcommand(given, ordered):
+    assert _ordered(given) == ordered
+
+
+@pytest.mark.parametrize("name", ["tls", "openssl", "open", "tl"])
+def test_names_aliases_and_prefixes(captured, name):
+    assert run(name) == 0
+    assert [probe for probe, _given, _command in captured] == ["tls"]
+
+
+@pytest.mark.parametrize("name", ["t", "nonsense", ""])
+def test_unknown_and_ambiguous_names_are_refused(captured, capsys, name):
+    assert run(name) == 2
+    assert not captured
+    assert "No such command" in capsys.readouterr().err
+
+
+def test_options_and_the_command_arrive(captured):
+    assert run("-d", "tls", "-p", "1", "-p", "2", "--hex", "--", "curl", "--", "-p", "9") == 0
+    ((_probe, given, command),) = captured
+    assert given["debug"]
+    assert given["hex"]
+    assert given["pids"] == (1, 2)
+    assert command == ["curl", "--", "-p", "9"]
+
+
+def test_without_dashes_there_is_no_command(captured):
+    run("tls")
+    assert captured[0][2] is None
+    run("tls", "--")
+    assert captured[1][2] == []
+
+
+def test_an_empty_command_is_refused(capsys):
+    assert run("tls", "--") == 2
+    assert "no command follows" in capsys.readouterr().err
+
+
+def test_a_packet_filter_is_refused_with_advice(capsys):
+    assert run("tls", "port", "443") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "port 443" in shown.err
+    assert "after --" in shown.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tls", "-m", "nonsense"],
+        ["tls", "--mapsize", "x"],
+        ["tls", "--mapsize", "²"],
+        ["tls", "--mapsize", "9" * 5000],
+        ["tls", "--mapsize", "1"],
+        ["tls", "--truncate", "many"],
+        ["tls", "--truncate", "999999999999999g"],
+        ["tls", "--no-such-option"],
+        ["tls", "--pid", "x"],
+        ["tls", "--uid", "-1"],
+        ["tls", "--uid", str(1 << 32)],
+        ["tls", "--btf", "3"],
+        ["tls", "--comm", "a" * 16],
+        ["replay"],
+        ["doctor", "--no-such-option"],
+    ],
+)
+def test_bad_usage_exits_with_2_and_says_why(capsys, arguments):
+    assert run(*arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.strip()
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["tls", "--pid", "99999999999"], ["tls", "--pid", "-1"], ["replay", "/no/such"]],
+)
+def test_a_missing_target_exits_with_4(capsys, arguments):
+    assert run(*arguments) == 4
+    assert "not found" in capsys.readouterr().err
+
+
+def test_an_unwritable_output_exits_with_6(capsys, tmp_path):
+    assert run("tls", "-w", str(tmp_path)) == 6
+    assert "is a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (UsageError(option="--x", problem="is wrong", hint="do y"), 2, ["--x: is wrong", "  do y"]),
+        (SinkError(destination="f", cause="full"), 6, ["ecapture: f: full"]),
+        (ECaptureError(message="plain"), 1, ["ecapture: plain"]),
+        (PermissionMissing(capability="root", needed_for="it"), 3, ["it needs root", "run: sudo "]),
+        (KeyboardInterrupt(), 130, []),
+    ],
+)
+def test_errors_become_exit_codes(monkeypatch, capsys, error, code, shown):
+    def fail(*_arguments):
+        raise error
+
+    monkeypatch.setattr(capture, "capture", fail)
+    assert run("tls") == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(text in err for text in shown)
+
+
+def test_the_status_of_the_command_is_ours(monkeypatch):
+    monkeypatch.setattr(capture, "capture", lambda *_arguments: 7)
+    assert run("tls", "--", "x") == 7
+
+
+def test_without_arguments_there_is_help_on_standard_error(capsys):
+    assert run() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Commands:" in err
+
+
+def test_the_version_is_told(capsys):
+    assert run("--version") == 0
+    assert main_module.version() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_subcommand_has_help(capsys, name):
+    assert run(name, "--help") == 0
+    assert f"ecapture {name}" in capsys.readouterr().out
+
+
+def test_the_list_of_commands_is_what_can_be_run():
+    for name, (_module, _attribute, text) in _COMMANDS.items():
+        command = cli.get_command(None, name)
+        assert command is not None
+        assert text.endswith(".")
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    program = """
+import sys
+from ecapture.cli.main import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+print("loaded:", *sorted(sys.modules))
+"""
+    began = time.monotonic()
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    took = time.monotonic() - began
+    loaded = set(shown.split("loaded:")[1].split())
+    assert "ecapture.cli.main" in loaded
+    for heavy in ("rich", "msgspec", "asyncio", "ecapture.session", "ecapture.kernel", "sqlite3"):
+        assert heavy not in loaded
+    assert took < 10  # 0.15 s on a quiet machine; this one may be emulated
