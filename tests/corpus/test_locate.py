@@ -58,6 +58,8 @@ OPENSSL_3_0 = walks(
 )
 OPENSSL_3_0_QUIC = walks(  # a fork with other offsets under the same version number
     "version=0 rbio=10 client_random=160 session=9d8 master_key=9d8+50 cipher_id=9d8+2f8+18"
+    " handshake_secret=584 handshake_hash=704 client_application=744 server_application=784"
+    " exporter=884"
 )
 OPENSSL_3_2 = walks(
     "version=40 rbio=48 is_server=70 client_random=140 session=880 master_key=880+50"

@@ -30,6 +30,7 @@ from ecapture.binary.secrets.operations import (
     Memory,
     Move,
     Operation,
+    Point,
     Return,
     Set,
     Stop,
@@ -82,7 +83,8 @@ def _immediate(word: int, address: int) -> tuple[Operation, ...]:
         if word & 1 << 30:
             amount = -amount
         if word & 1 << 29:  # with flags; to the zero register it is a compare
-            flags = Compare(source, -1, -amount) if amount <= 0 else Forget()
+            size = 8 if wide else 4
+            flags = Compare(source, -1, -amount, size=size) if amount <= 0 else Forget()
             return (flags,) if target == _SP else (flags, *_lose(target))
         if not wide:
             return (Lose((target,)),)
@@ -114,7 +116,8 @@ def _control(word: int, address: int) -> tuple[Operation, ...]:
         return (Branch(goal, {0: True, 1: False}.get(word & 15)),)
     if word & 0x7E000000 == 0x34000000:  # cbz, cbnz
         goal = address + 4 * _signed(word >> 5 & 0x7FFFF, 19)
-        return (Compare(target, -1, 0), Branch(goal, not word & 1 << 24), Forget())
+        compare = Compare(target, -1, 0, size=8 if word >> 31 else 4)
+        return (compare, Branch(goal, not word & 1 << 24), Forget())
     if word & 0x7E000000 == 0x36000000:  # tbz, tbnz
         return (Branch(address + 4 * _signed(word >> 5 & 0x3FFF, 14), None),)
     if word & 0xFE000000 == 0xD6000000:
@@ -215,14 +218,16 @@ def _pair(word: int) -> tuple[Operation, ...]:
 def _registers(word: int) -> tuple[Operation, ...]:
     target, first, second = word & 31, word >> 5 & 31, word >> 16 & 31
     size = 8 if word >> 31 else 4
+    if word & 0xFFE00000 == 0x8B000000 and _SP not in (target, first, second):  # add, shifted left
+        return (Point(target, Memory(first, 0, second, 1 << (word >> 10 & 63))),)
     if word & 0x7FE0FFE0 == 0x2A0003E0:  # mov
         if target == _SP:
             return ()
         return (Set(target, 0),) if second == _SP else (Move(target, second, size),)
     if word & 0x7F20FC1F == 0x6B00001F and _SP not in (first, second):  # cmp
-        return (Compare(first, second, 0),)
+        return (Compare(first, second, 0, size=size),)
     if word & 0x7F20FC1F == 0x6A00001F and first == second != _SP:  # tst
-        return (Compare(first, -1, 0, test=True),)
+        return (Compare(first, -1, 0, test=True, size=size),)
     if word & 0x7FE00C00 == 0x1A800000 and _SP not in (target, first, second):  # csel
         return (Choose(target, first, second, {0: True, 1: False}.get(word >> 12 & 15)),)
     if word & 0x7FE00000 == 0x1A800000 or word & 0x7FE00000 == 0x5A800000:

@@ -7,10 +7,13 @@ Three kinds of code are read:
 - the log function: where it takes the client random from that it prints;
 - calls of the log function: where the master and exporter secrets stand that it is handed.
 
-OpenSSL keeps the TLS 1.3 secrets in arrays of 64 bytes (``EVP_MAX_MD_SIZE``) in one order, from
-``early_secret`` to ``early_exporter_master_secret`` (ssl/ssl_local.h, 1.1.1 to 4.0), so the
-distances from the exporter secret are fixed. BoringSSL keeps the write, read and exporter secrets
-side by side, 48 bytes and a length byte each (``InplaceVector`` in ssl/internal.h).
+- the function that updates traffic keys: which two secrets it takes, one or the other.
+
+OpenSSL keeps the TLS 1.3 secrets in arrays of 64 bytes (``EVP_MAX_MD_SIZE``), in one order from
+``early_secret`` to ``server_app_traffic_secret`` (ssl/ssl_local.h, 1.1.1 to 4.0). Forks have put
+more of them behind that, so distances from the exporter secret are no evidence. BoringSSL keeps
+the write, read and exporter secrets side by side, 48 bytes and a length byte each
+(``InplaceVector`` in ssl/internal.h).
 """
 
 from __future__ import annotations
@@ -25,12 +28,7 @@ RANDOM_LENGTH: Final = 32
 MASTER_LENGTH: Final = 48
 SECRET_LENGTH: Final = 64
 
-OPENSSL_FROM_EXPORTER: Final = {
-    "handshake_secret": -0x240,
-    "handshake_hash": -0xC0,
-    "client_application": -0x80,
-    "server_application": -0x40,
-}
+OPENSSL_FROM_CLIENT: Final = {"handshake_secret": -0x1C0, "handshake_hash": -0x40}
 BORINGSSL_FROM_EXPORTER: Final = {"write_application": -0x62, "read_application": -0x31}
 _BORINGSSL_SECRET: Final = 48
 
@@ -198,9 +196,33 @@ def handed_secret(
     return None
 
 
-def beside(exporter: Chain, distances: dict[str, int], length: int) -> dict[str, Chain]:
-    """Return the secrets at known distances from the exporter secret."""
-    *before, last = exporter.offsets
+def updated_secrets(trace: Trace) -> tuple[Chain, Chain] | None:
+    """Return the client's and the server's application secret from the update of traffic keys.
+
+    It hands one of the two to one and the same call, and the client's stands first.
+    """
+    handed: dict[tuple[int, int], set[int]] = {}
+    for call in trace.calls:
+        for number, value in enumerate(call.arguments):
+            if isinstance(value, Pointer) and value.root == 0 and not value.path and value.offset:
+                handed.setdefault((call.at, number), set()).add(value.offset)
+    pairs = {tuple(sorted(offsets)) for offsets in handed.values() if len(offsets) == 2}
+    pairs = {pair for pair in pairs if pair[1] - pair[0] == SECRET_LENGTH}
+    if len(pairs) != 1:
+        return None
+    client, server = (chain(Pointer(0, (), at), SECRET_LENGTH) for at in pairs.pop())
+    return (client, server) if client is not None and server is not None else None
+
+
+def mentions(trace: Trace, places: Iterable[Chain]) -> bool:
+    """Tell whether the function names all of these places."""
+    named = {(*place.path, place.offset) for place in _mentioned(trace) if place.root == 0}
+    return all(place.offsets in named for place in places)
+
+
+def beside(known: Chain, distances: dict[str, int], length: int) -> dict[str, Chain]:
+    """Return the secrets at fixed distances from a known one."""
+    *before, last = known.offsets
     return {
         name: Chain((*before, last + distance), length, How.ARITHMETIC)
         for name, distance in distances.items()

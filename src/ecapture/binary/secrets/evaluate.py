@@ -20,6 +20,7 @@ only where one given call can be reached from, which makes large functions cheap
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -221,9 +222,10 @@ class _Walk:
     def run(self, entry: _State, useful: set[int] | None) -> Iterator[_State]:
         """Follow all paths, yielding the state before each instruction."""
         self._useful = useful
-        pending, paths, steps = [entry], 1, 0
+        # The earliest fork first: what is left out at the limits is the details of late ones.
+        pending, paths, steps = deque([entry]), 1, 0
         while pending:
-            state: _State | None = pending.pop()
+            state: _State | None = pending.popleft()
             while state is not None:
                 if useful is not None and state.address not in useful:
                     break
@@ -251,18 +253,10 @@ class _Walk:
         for operation in instruction.operations:
             if isinstance(operation, Branch):
                 other = self._branch(state, operation)
-            elif isinstance(operation, Call):
-                self._record_call(state, here, operation.target)
-                for register in self._convention.clobbered:
-                    state.registers.pop(register, None)
-                state.flags = None
-            elif isinstance(operation, Jump):
-                self._jump(state, here, operation.target)
-            elif isinstance(operation, Return):
-                self._trace.results[state.registers.get(self._convention.result)] = None
-                state.address = -1
-            elif isinstance(operation, Stop):
-                state.address = -1
+            elif isinstance(operation, Choose):
+                other = self._choose(state, operation)
+            elif isinstance(operation, Call | Jump | Return | Stop):
+                self._leave(state, here, operation)
             else:
                 self._apply(state, operation)
         if other is not None and not _may_go(other, here):
@@ -270,6 +264,19 @@ class _Walk:
         if not _may_go(state, here):
             state.address = -1
         return other
+
+    def _leave(self, state: _State, here: int, operation: Call | Jump | Return | Stop) -> None:
+        if isinstance(operation, Call):
+            self._record_call(state, here, operation.target)
+            for register in self._convention.clobbered:
+                state.registers.pop(register, None)
+            state.flags = None
+        elif isinstance(operation, Jump):
+            self._jump(state, here, operation.target)
+        else:
+            if isinstance(operation, Return):
+                self._trace.results[state.registers.get(self._convention.result)] = None
+            state.address = -1
 
     def invocation(self, state: _State, at: int, target: int | None) -> Invocation:
         """Return the call at ``at`` with the argument values of this state."""
@@ -339,8 +346,6 @@ class _Walk:
                 _compare(state, operation)
             case Forget():
                 state.flags = None
-            case Choose():
-                self._choose(state, operation)
             case Copy(target, source):
                 pair = (state.registers.get(target), state.registers.get(source))
                 self._trace.copies[pair] = None
@@ -372,7 +377,9 @@ class _Walk:
             state.stack[place.offset] = (value, store.size)
         self._trace.writes[Write(place, value, store.size)] = None
 
-    def _choose(self, state: _State, choose: Choose) -> None:
+    def _choose(self, state: _State, choose: Choose) -> _State | None:
+        # Of two different fields (or distances to them) either may be meant: that is a branch in
+        # disguise.
         first, second = state.registers.get(choose.first), state.registers.get(choose.second)
         decided = None if choose.first_if is None else self._equal(state)
         if decided is not None:
@@ -381,9 +388,15 @@ class _Walk:
             value = second
         elif second == 0 and isinstance(first, Pointer):
             value = first
+        elif first != second and type(first) is type(second) and isinstance(first, Pointer | int):
+            other = state.fork(state.address)
+            other.registers[choose.target] = second
+            state.registers[choose.target] = first
+            return other
         else:
             value = first if first == second else None
         state.registers[choose.target] = value
+        return None
 
 
 def _move(registers: dict[int, Value], operation: Operation) -> None:
@@ -448,7 +461,9 @@ def _compare(state: _State, compare: Compare) -> None:
     right: Value = compare.value if compare.right < 0 else state.registers.get(compare.right)
     if compare.test:
         right = 0
-    if left is None or right is None:
+    # Half of an address says nothing: such an argument is a number, which may well be 0.
+    halved = compare.size < 8 and (isinstance(left, Pointer) or isinstance(right, Pointer))
+    if left is None or right is None or halved:
         state.flags = None
     elif isinstance(left, int) and not isinstance(right, int):
         state.flags = (right, left)

@@ -23,13 +23,15 @@ from typing import Final, NoReturn
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets import chains as walks
 from ecapture.binary.secrets import nss
-from ecapture.binary.secrets.evaluate import Evaluator, Limits
+from ecapture.binary.secrets.evaluate import Evaluator, Limits, Trace
 from ecapture.binary.secrets.functions import Functions, is_stub, likely_start
 from ecapture.binary.secrets.image import Image
 from ecapture.binary.secrets.labels import (
     CLIENT_RANDOM,
     EXPORTER,
+    KEY_UPDATE,
     LABELS,
+    Reference,
     find_labels,
     find_references,
 )
@@ -58,6 +60,7 @@ _NSS_NAME: Final = "SSL_ImportFD"
 _MACHINES: Final = ("x86_64", "aarch64")
 _ENOUGH: Final = 2  # different labels that must agree
 _CALLS: Final = 4  # calls of one label that are evaluated
+_SECRETS_SPAN: Final = 0x200  # from the server's application secret to the exporter secret
 _SHORT: Final = Limits(paths=200, steps=3000)
 
 
@@ -92,12 +95,14 @@ class _Search:
         self._functions = Functions(self._image)
         self._evaluator = Evaluator(self._image, self._functions)
         self._notes: list[str] = []
+        self._updates: list[Reference] = []
         names = (*walks.ACCESSORS, *_LOG_NAMES, _MASTER_NAME, *_GNUTLS_NAMES, _NSS_NAME)
         self._symbols = self._addresses(names)
 
     def run(self) -> SecretSites:
-        labels = find_labels(self._image)
-        votes = self._votes(labels)
+        texts = find_labels(self._image)
+        labels = {label: places for label, places in texts.items() if label in LABELS}
+        votes = self._votes(texts)
         library = self._library(labels)
         if not labels:
             return self._without_labels()
@@ -130,10 +135,14 @@ class _Search:
 
     # The log function
 
-    def _votes(self, labels: dict[str, tuple[int, ...]]) -> list[Vote]:
-        names = {address: label for label, places in labels.items() for address in places}
+    def _votes(self, texts: dict[str, tuple[int, ...]]) -> list[Vote]:
+        if not texts:
+            return []
+        names = {address: text for text, places in texts.items() for address in places}
         references = find_references(self._image, names)
-        votes = collect_votes(self._image, self._functions, references, names)
+        self._updates = [found for found in references if names[found.target] == KEY_UPDATE]
+        labels = {address: text for address, text in names.items() if text != KEY_UPDATE}
+        votes = collect_votes(self._image, self._functions, references, labels)
         return [vote for vote in votes if not is_stub(self._image, vote.target)]
 
     def _log(self, votes: list[Vote], library: Library) -> Site | None:
@@ -215,8 +224,7 @@ class _Search:
         for vote in calls:
             if vote.label != label:
                 continue
-            inside = self._functions.range_of(vote.call)
-            start = inside[0] if inside is not None else likely_start(self._image, vote.call)
+            start = self._start_of(vote.call)
             if start is not None:
                 sites.append((start, vote.call))
         return walks.handed_secret(self._evaluator, sites[:_CALLS])
@@ -227,17 +235,46 @@ class _Search:
             return
         length = walks.SECRET_LENGTH
         chains["exporter"] = Chain(exporter.offsets, length, How.EVALUATED)
-        chains |= walks.beside(exporter, walks.OPENSSL_FROM_EXPORTER, length)
+        pair = self._updated()
+        if pair is None:
+            self._notes.append("no walk to the application secrets")
+            return
+        client, server = pair
+        if not 0 < exporter.offsets[0] - server.offsets[0] <= _SECRETS_SPAN:
+            self._notes.append(f"application secrets at {client} are not near the exporter secret")
+            return
+        chains |= {"client_application": client, "server_application": server}
+        chains |= walks.beside(client, walks.OPENSSL_FROM_CLIENT, length)
+
+    def _updated(self) -> tuple[Chain, Chain] | None:
+        found = {walks.updated_secrets(trace) for trace in self._update_traces()} - {None}
+        return found.pop() if len(found) == 1 else None
+
+    def _update_traces(self) -> list[Trace]:
+        # Of the functions that name the label under which traffic keys are updated.
+        starts = {self._start_of(found.address) for found in self._updates[:_CALLS]}
+        return [self._evaluator.trace(start, _SHORT) for start in starts if start is not None]
+
+    def _start_of(self, address: int) -> int | None:
+        # Where to begin reading, not where to plant a probe.
+        inside = self._functions.range_of(address)
+        return inside[0] if inside is not None else likely_start(self._image, address)
 
     def _add_boringssl_secrets(
         self, chains: dict[str, Chain], exporter: Chain, *, counted: bool
     ) -> None:
         chains["exporter"] = exporter
-        if counted:
-            distances = walks.BORINGSSL_FROM_EXPORTER
-            chains |= walks.beside(exporter, distances, exporter.length)
-        else:
+        found = walks.beside(exporter, walks.BORINGSSL_FROM_EXPORTER, exporter.length)
+        traces = self._update_traces()
+        if not counted:
             self._notes.append("the exporter secret is not kept as in the BoringSSL that we know")
+        elif not traces:
+            self._notes.append("application secrets: by the layout alone, no code was found")
+            chains |= found
+        elif any(walks.mentions(trace, found.values()) for trace in traces):
+            chains |= found
+        else:
+            self._notes.append("application secrets are not where this layout should have them")
 
     def _gnutls_chains(self) -> dict[str, Chain]:
         chains = {}

@@ -86,12 +86,14 @@ class Compare(NamedTuple):
     """The flags now say how two things compare; ``right`` is -1 for the constant ``value``.
 
     ``test`` is true for a bitwise and, where only comparing a register with itself is understood.
+    ``size`` says how many bytes are compared.
     """
 
     left: int
     right: int
     value: int
     test: bool = False
+    size: int = 8
 
 
 class Forget(NamedTuple):

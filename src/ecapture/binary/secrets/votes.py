@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from ecapture.binary.secrets.functions import Functions
 from ecapture.binary.secrets.image import Image
+from ecapture.binary.secrets.labels import Reference
 from ecapture.binary.secrets.operations import (
     Add,
     Branch,
@@ -44,12 +45,12 @@ class Vote(NamedTuple):
 
 
 def collect_votes(
-    image: Image, functions: Functions, references: Iterable[int], labels: Mapping[int, str]
+    image: Image, functions: Functions, references: Iterable[Reference], labels: Mapping[int, str]
 ) -> list[Vote]:
     """Return the votes that follow from instructions which form addresses of ``labels``."""
     found = set()
-    for reference in references:
-        vote = _follow(image, functions, reference, labels)
+    for address in {reference.address for reference in references if reference.target in labels}:
+        vote = _follow(image, functions, address, labels)
         if vote is not None:
             found.add(vote)
     return sorted(found)

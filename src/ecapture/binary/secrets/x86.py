@@ -208,7 +208,7 @@ def _arithmetic(layout: Layout) -> tuple[Operation, ...]:
     if size == 1:
         left, right = _byte_register(layout, left), _byte_register(layout, right)
     if operation == _CMP:
-        return (Compare(left, right, 0),) if size >= 4 else (Forget(),)
+        return (Compare(left, right, 0, size=size),) if size >= 4 else (Forget(),)
     if operation in (_XOR, _SUB) and left == right and size >= 4:
         return (Set(left, 0), Forget())
     return (Lose((left,)), Forget())
@@ -222,7 +222,7 @@ def _arithmetic_memory(
         if size == 1:
             return (load, Forget())
         pair = (SCRATCH, layout.reg) if to_memory else (layout.reg, SCRATCH)
-        return (load, Compare(*pair, 0))
+        return (load, Compare(*pair, 0, size=size))
     if to_memory:
         return (load, Store(memory, size, -1), Forget())
     register = _byte_register(layout, layout.reg) if size == 1 else layout.reg
@@ -237,13 +237,13 @@ def _arithmetic_group(layout: Layout) -> tuple[Operation, ...]:
         return _with_constant(operation, register, layout.immediate, size)
     load = Load(SCRATCH, layout.memory, size)
     if operation == _CMP:
-        return (load, Compare(SCRATCH, -1, layout.immediate))
+        return (load, Compare(SCRATCH, -1, layout.immediate, size=size))
     return (load, Store(layout.memory, size, -1), Forget())
 
 
 def _with_constant(operation: int, register: int, value: int, size: int) -> tuple[Operation, ...]:
     if operation == _CMP:
-        return (Compare(register, -1, value),) if size >= 4 else (Forget(),)
+        return (Compare(register, -1, value, size=size),) if size >= 4 else (Forget(),)
     if size == 8 and operation in (_ADD, _SUB):
         return (Add(register, register, value if operation == _ADD else -value), Forget())
     return (Lose((register,)), Forget())
@@ -255,7 +255,7 @@ def _test(layout: Layout) -> tuple[Operation, ...]:
     if layout.memory is not None:
         return (Load(-1, layout.memory, _operand_size(layout)), Forget())
     if layout.opcode == 0x85 and layout.reg == layout.rm and layout.size >= 4:
-        return (Compare(layout.reg, -1, 0, test=True),)
+        return (Compare(layout.reg, -1, 0, test=True, size=layout.size),)
     return (Forget(),)
 
 

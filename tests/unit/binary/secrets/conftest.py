@@ -30,6 +30,7 @@ struct ssl {
 int hex(char *, const void *, unsigned long);
 int digits(char *, byte);
 int derive(struct ssl *, const char *, byte *);
+int derive_from(struct ssl *, const byte *, byte *, const char *, int);
 void fail(int);
 
 #define HIDDEN __attribute__((visibility("hidden"), noinline, noipa))
@@ -61,6 +62,15 @@ int change_state(struct ssl *s, int which)
     if (!derive(s, "exp master", s->exporter)) { fail(3); return 0; }
     if (!LOG(s, "EXPORTER_SECRET", s->exporter, 32)) return 0;
     return LOG(s, label, secret, 32);
+}
+void cleanse(void *, int);
+int update_key(struct ssl *s, int sending)
+{
+    byte *old = s->server == sending ? s->server_app : s->client_app, fresh[64];
+    if (!derive_from(s, old, fresh, "traffic upd", 11)) { fail(4); return 0; }
+    memcpy(old, fresh, 32);
+    cleanse(fresh, 64);
+    return 1;
 }
 #ifdef ACCESSORS
 unsigned long SSL_get_client_random(const struct ssl *s, byte *out, unsigned long size)

@@ -21,6 +21,7 @@ from ecapture.binary.secrets.operations import (
     Lose,
     Memory,
     Move,
+    Point,
     Return,
     Set,
     Stop,
@@ -80,9 +81,9 @@ SP = 31
         (0x54000041, (Branch(AT + 8, False),)),  # b.ne
         (0x5400004B, (Branch(AT + 8, None),)),  # b.lt
         (0xB4000040, (Compare(0, -1, 0), Branch(AT + 8, True), Forget())),  # cbz x0
-        (0x35000040, (Compare(0, -1, 0), Branch(AT + 8, False), Forget())),  # cbnz w0
+        (0x35000040, (Compare(0, -1, 0, size=4), Branch(AT + 8, False), Forget())),  # cbnz w0
         (0x36000040, (Branch(AT + 8, None),)),  # tbz w0, #0
-        (0x7100801F, (Compare(0, -1, 32),)),  # cmp w0, #32
+        (0x7100801F, (Compare(0, -1, 32, size=4),)),  # cmp w0, #32
         (0xEB01001F, (Compare(0, 1, 0),)),  # cmp x0, x1
         (0x9A810000, (Choose(0, 0, 1, True),)),  # csel x0, x0, x1, eq
         (0xD65F03C0, (Return(),)),
@@ -91,7 +92,8 @@ SP = 31
         (0xD503245F, ()),  # bti c
         (0xD503233F, ()),  # paciasp
         (0xD53BD041, (Lose((1,)),)),  # mrs x1, tpidr_el0
-        (0x8B010000, (Lose((0,)),)),  # add x0, x0, x1
+        (0x8B010000, (Point(0, Memory(0, 0, 1)),)),  # add x0, x0, x1
+        (0x8B210000, (Lose((0,)),)),  # add x0, x0, w1, uxtb
         (0x4EA01C00, ()),  # mov v0.16b, v0.16b: no general register
         (0x9E660002, (Lose((2,)),)),  # fmov x2, d0
         (0x00000000, (Stop(),)),  # udf

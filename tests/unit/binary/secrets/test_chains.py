@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import pytest
+
 from ecapture.binary.secrets.chains import (
     BORINGSSL_FROM_EXPORTER,
-    OPENSSL_FROM_EXPORTER,
+    OPENSSL_FROM_CLIENT,
     accessor_chains,
     beside,
     chain,
     from_master_function,
     implied,
     logged_random,
+    mentions,
     stored_in_argument,
+    updated_secrets,
 )
 from ecapture.binary.secrets.evaluate import Pointer, Read, Trace
 from ecapture.binary.secrets.sites import Chain, How
@@ -90,13 +94,11 @@ def test_random_that_is_printed_by_vectors():
     assert [str(found) for found in logged_random(trace)] == ["188"]
 
 
-def test_secrets_beside_the_exporter_secret():
-    exporter = Chain((0x7FC,), 64, How.EVALUATED)
-    assert walks(beside(exporter, OPENSSL_FROM_EXPORTER, 64)) == {
+def test_secrets_beside_a_known_one():
+    client = Chain((0x77C,), 64, How.EVALUATED)
+    assert walks(beside(client, OPENSSL_FROM_CLIENT, 64)) == {
         "handshake_secret": "5bc",
         "handshake_hash": "73c",
-        "client_application": "77c",
-        "server_application": "7bc",
     }
     exporter = Chain((0x30, 0x182), 48, How.EVALUATED)
     found = beside(exporter, BORINGSSL_FROM_EXPORTER, 48)
@@ -105,7 +107,38 @@ def test_secrets_beside_the_exporter_secret():
 
 
 def test_nothing_stands_before_the_start_of_an_object():
-    assert beside(Chain((0x40,), 64, How.EVALUATED), OPENSSL_FROM_EXPORTER, 64) == {}
+    assert beside(Chain((0x20,), 64, How.EVALUATED), OPENSSL_FROM_CLIENT, 64) == {}
+
+
+UPDATE = """
+    lea 0x77c(%rdi), %r9
+    cmp %esi, 0x78(%rdi)
+    {choice}
+    1: call *%r11
+    ret
+"""
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "jne 1f\nlea 0x7bc(%rdi), %r9",
+        "lea 0x7bc(%rdi), %rax\ncmove %rax, %r9",
+        "mov $0x77c, %eax\nmov $0x7bc, %ecx\ncmove %rcx, %rax\nlea (%rdi,%rax), %r9",
+    ],
+)
+def test_update_of_keys_takes_one_secret_or_the_other(assemble, choice):
+    trace = assemble(f=UPDATE.format(choice=choice)).trace("f")
+    pair = updated_secrets(trace)
+    assert pair is not None
+    assert [str(chain) for chain in pair] == ["77c", "7bc"]
+    assert mentions(trace, pair)
+    assert not mentions(trace, [Chain((0x7FC,), 64, How.EVALUATED)])
+
+
+def test_two_places_that_are_no_neighbours_are_no_secrets(assemble):
+    choice = "jne 1f\nlea 0x7c0(%rdi), %r9"
+    assert updated_secrets(assemble(f=UPDATE.format(choice=choice)).trace("f")) is None
 
 
 def test_what_follows_from_other_walks():

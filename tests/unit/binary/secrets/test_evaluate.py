@@ -92,6 +92,11 @@ def test_an_object_is_of_the_plain_kind(assemble):
     assert list(assemble(f=body).trace("f").results) == [Pointer(0, (0x900,), 0)]
 
 
+def test_a_number_among_the_arguments_may_be_0(assemble):
+    body = "mov $0x120, %eax\nmov $0x151, %ecx\ntest %esi, %esi\ncmove %rcx, %rax\nret"
+    assert set(assemble(f=body).trace("f").results) == {0x120, 0x151}
+
+
 def test_a_conditional_move_keeps_the_pointer(assemble):
     body = "xor %eax, %eax\ncmpl $0, (%rdi)\ncmove %rdi, %rax\nmov 8(%rax), %rax\nret"
     assert list(assemble(f=body).trace("f").results) == [Pointer(0, (8,), 0)]

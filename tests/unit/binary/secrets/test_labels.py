@@ -121,7 +121,7 @@ def test_aarch64_pages_and_adds_lead_to_votes(tmp_path):
         assert found == {"CLIENT_RANDOM": (0x5008,), "EXPORTER_SECRET": (0x5016,)}
         labels = {places[0]: label for label, places in found.items()}
         references = find_references(image, labels)
-        assert references == [0x1000, 0x1010]
+        assert references == [(0x1000, 0x5008), (0x1010, 0x5016)]
         assert collect_votes(image, Functions(image), references, labels) == [
             Vote(0x1020, "CLIENT_RANDOM", 0x100C),
             Vote(0x1020, "EXPORTER_SECRET", 0x1014),

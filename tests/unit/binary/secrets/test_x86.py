@@ -58,9 +58,12 @@ R8, R9, R10, R11, R12, R13, R14, R15 = range(8, 16)
         ("48 83 ec 28", (Add(RSP, RSP, -40), Forget())),  # sub rsp, 40
         ("31 c0", (Set(RAX, 0), Forget())),  # xor eax, eax
         ("31 c8", (Lose((RAX,)), Forget())),  # xor eax, ecx
-        ("48 85 ff", (Compare(RDI, -1, 0, test=True),)),  # test rdi, rdi
-        ("83 f8 01", (Compare(RAX, -1, 1),)),  # cmp eax, 1
-        ("83 3f 00", (Load(SCRATCH, Memory(RDI, 0), 4), Compare(SCRATCH, -1, 0))),  # cmp [rdi], 0
+        ("48 85 ff", (Compare(RDI, -1, 0, test=True, size=8),)),  # test rdi, rdi
+        ("83 f8 01", (Compare(RAX, -1, 1, size=4),)),  # cmp eax, 1
+        (
+            "83 3f 00",
+            (Load(SCRATCH, Memory(RDI, 0), 4), Compare(SCRATCH, -1, 0, size=4)),
+        ),  # cmp [rdi], 0
         ("74 06", (Branch(AT + 8, True),)),  # je
         ("0f 85 00 01 00 00", (Branch(AT + 6 + 0x100, False),)),  # jne
         ("7f fe", (Branch(AT, None),)),  # jg
