@@ -202,6 +202,7 @@ class MessageSplitter:
                 self._reader.gap(size)
             return [] if self._left else [self._end(time_ns)]
         messages = [self._end(time_ns, Mark.GAP)] if self._left >= 0 else []
+        self.passed += len(self._prefix)
         self._prefix = b""
         self._lost = True
         return messages

@@ -16,7 +16,8 @@ checked and passed over. The nine octets of a frame header are read here rather 
 3. Missing bytes (``gap``) that lie within one payload cost only that payload, because its length
    is known. Other gaps, and frames that break the rules, are ``Kind.LOST``: header blocks may be
    among what is missing, and the reader hunts again.
-4. Memory is bounded by ``payload_limit`` and by ``_HUNTED``; time is linear in what is fed.
+4. After ``_LOSSES`` losses within one piece, the rest of that piece is passed over.
+5. Memory is bounded by ``payload_limit`` and by ``_HUNTED``; time is linear in what is fed.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _HEADER_SIZE: Final = 9
 _HUNTED: Final = 1 << 17
 """How much is looked back on while hunting: twice the longest frame that is hunted for."""
 _CANDIDATES: Final = 64
+_LOSSES: Final = 8
 _EXACT: Final = 1000
 _WRONG: Final = -1
 _ENOUGH: Final = 100
@@ -201,13 +203,18 @@ class FrameReader:
             data = self._open(data, frames)
         if self._hunting:
             data = self._hunt(data, frames)
-        at = 0
+        at = losses = 0
         size = len(data)
         while at < size:
             if self._kind == _NOTHING:
                 at = self._begin(data, at, frames)
                 if self._hunting:
-                    data = self._hunt(data[at:], frames)
+                    losses += 1
+                    rest = data[at:]
+                    if losses > _LOSSES:
+                        self._passed += len(rest)
+                        break
+                    data = self._hunt(rest, frames)
                     at = 0
                     size = len(data)
             elif self._kind == Kind.DATA:
@@ -244,6 +251,7 @@ class FrameReader:
         # Octets are missing: within one payload, or who knows where.
         if not self._started:
             self._started = True
+            self._passed = len(self._pending)
             frames.append(Frame(Kind.JOINED, 0, 0, 0, b"", whole=True))
         elif not self._hunting and self._kind != _NOTHING and 0 < gap <= self._left:
             self._whole = False
@@ -283,6 +291,7 @@ class FrameReader:
         if problem := problem_of(kind, length, flags, stream):
             frames.append(Frame(Kind.LOST, 0, 0, 0, problem.encode(), whole=False))
             self._start_hunt(header)
+            self._scanned = 1  # here it was not
             return at
         self._kind = kind
         self._flags = flags
@@ -403,8 +412,10 @@ def _count_frames(found: bytes | bytearray, at: int) -> int:
     while end - at >= _HEADER_SIZE:
         if not _PLAUSIBLE.match(found, at):
             return _WRONG
+        high, low, kind, flags, stream = _HEADER.unpack_from(found, at)
+        if problem_of(kind, high << 16 | low, flags, stream):
+            return _WRONG
         count += 1
-        high, low, _, _, _ = _HEADER.unpack_from(found, at)
         at += _HEADER_SIZE + (high << 16 | low)
         if count == _ENOUGH:
             return count

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Halves of streams: what their head makes of their content."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from ecapture.protocols.http2_streams import ContentLimits, Half, Readers, Stream
+from ecapture.protocols.messages import (
+    Body,
+    Direction,
+    GrpcMessage,
+    Head,
+    Mark,
+    Message,
+    MessageComplete,
+    Opaque,
+    ServerEvent,
+)
+
+DOWN = Direction.TO_CLIENT
+
+
+def begun(**fields: str) -> Half:
+    half = Half(Readers(ContentLimits()))
+    named = tuple((name.replace("_", "-"), value) for name, value in fields.items())
+    half.begin(Head(DOWN, 1, 1, kind="response", fields=named))
+    return half
+
+
+def heard(half: Half, *pieces: bytes) -> list[Message]:
+    out: list[Message] = []
+    for piece in pieces:
+        half.feed(piece, DOWN, 2, 1, out)
+    half.end(DOWN, 3, 1, out)
+    return out
+
+
+def test_nothing_without_content() -> None:
+    assert heard(begun()) == [MessageComplete(DOWN, 3, 1)]
+    assert heard(Half(Readers(ContentLimits()))) == []
+
+
+def test_content() -> None:
+    body, end = heard(begun(), b"abc")
+    assert body == Body(DOWN, 2, 1, data=b"abc")
+    assert end == MessageComplete(DOWN, 3, 1, size=3, decoded_size=3, kept=3)
+
+
+def test_an_end_is_given_out_once() -> None:
+    half = begun()
+    heard(half, b"abc")
+    out: list[Message] = []
+    half.end(DOWN, 4, 1, out)
+    assert not out
+
+
+def test_stacked_codings() -> None:
+    half = Half(Readers(ContentLimits()))
+    fields = (("content-encoding", "gzip"), ("content-encoding", "gzip"))
+    half.begin(Head(DOWN, 1, 1, kind="response", fields=fields))
+    body, end = heard(half, gzip.compress(gzip.compress(b"abc")))
+    assert isinstance(body, Body)
+    assert isinstance(end, MessageComplete)
+    assert body.data == b"abc"
+    assert end.codings == ("gzip", "gzip")
+
+
+def test_a_coding_that_ends_early_is_marked_unless_the_end_is_missing() -> None:
+    packed = gzip.compress(b"abc")[:-3]
+    end = heard(begun(content_encoding="gzip"), packed)[-1]
+    assert isinstance(end, MessageComplete)
+    assert end.marks == (Mark.MALFORMED,)
+    half = begun(content_encoding="gzip")
+    half.say(Mark.ABANDONED, "reset")
+    end = heard(half, packed)[-1]
+    assert isinstance(end, MessageComplete)
+    assert (end.marks, end.problem) == ((Mark.ABANDONED,), "reset")
+
+
+def test_decoders_are_given_back() -> None:
+    readers = Readers(ContentLimits(decoded=1))
+    for _ in range(3):
+        half = Half(readers)
+        half.begin(Head(DOWN, 1, 1, kind="response", fields=(("content-encoding", "gzip"),)))
+        assert heard(half, gzip.compress(b"abc"))[0] == Body(DOWN, 2, 1, data=b"abc")
+    half = Half(readers)
+    half.begin(Head(DOWN, 1, 1, kind="response", fields=(("content-encoding", "gzip"),)))
+    heard(half, b"not gzip")  # falls back to what was sent
+    assert readers.active == 0
+
+
+@pytest.mark.parametrize("size", [0, 7])
+def test_missing_content(size: int) -> None:
+    half = begun()
+    out: list[Message] = []
+    half.feed(b"abc", DOWN, 2, 1, out)
+    half.miss(size, DOWN, 2, 1, out)
+    end = heard(half, b"def")[-1]
+    assert isinstance(end, MessageComplete)
+    assert (end.size, end.kept, end.marks) == (6 + size, 6, (Mark.GAP,))
+
+
+def test_events_come_after_their_content() -> None:
+    body, event, end = heard(begun(content_type="text/event-stream"), b"data: x\n\n")
+    assert isinstance(body, Body)
+    assert isinstance(event, ServerEvent)
+    assert event.data == "x"
+    assert isinstance(end, MessageComplete)
+
+
+def test_a_late_half_is_what_it_looks_like() -> None:
+    for content, kind in ((b"\0\0\0\0\1x", GrpcMessage), (b"plain", Body)):
+        half = Half(Readers(ContentLimits()))
+        half.begin_late(Head(DOWN, 1, 1, marks=(Mark.JOINED_LATE,)), grpc=False)
+        assert isinstance(heard(half, content)[0], kind)
+
+
+def test_a_tunnel_has_no_messages() -> None:
+    half = begun()
+    half.tunnel = True
+    out: list[Message] = []
+    half.feed(b"abc", DOWN, 2, 1, out)
+    half.miss(4, DOWN, 2, 1, out)
+    assert out == [Opaque(DOWN, 2, 1, data=b"abc"), Opaque(DOWN, 2, 1, gap=4)]
+
+
+def test_a_stream_is_grpc_if_either_half_is() -> None:
+    stream = Stream(Readers(ContentLimits()))
+    assert not stream.grpc
+    fields = (("content-type", "application/grpc"),)
+    stream.halves[1].begin(Head(DOWN, 1, 1, kind="response", fields=fields))
+    assert stream.grpc
