@@ -197,7 +197,8 @@ class Captured:
         self.path = output
         if output == "":
             self.path = folder / f"captured-{next(_numbers)}.{mode}"
-        words = [*prefix, ECAPTURE, "tls", "-m", mode, *options]
+        raw = ["--raw"] if mode == "text" else []
+        words = [*prefix, ECAPTURE, "tls", "-m", mode, *raw, *options]
         if self.path is not None:
             words += ["-w", self.path]
         if command:
@@ -237,15 +238,23 @@ class Captured:
         told = f"attached file={path} "
         wait_until(lambda: sum(told in s for s in self.errors.so_far()) >= times, f"{told}")
 
-    def finish(self, number: int | None = signal.SIGINT, status: int = 0) -> Captured:
+    def wait_written(self, size: int) -> None:
+        """Returns when the output has at least so many bytes."""
+        path = Path(self.path)
+        wait_until(lambda: path.exists() and path.stat().st_size >= size, f"{size} bytes of output")
+
+    def finish(
+        self, number: int | None = signal.SIGINT, status: int = 0, text: bytes | None = None
+    ) -> Captured:
         """Asks for the end (without a signal: waits for it); checks the status and all output."""
         if number is not None:
             self.process.send_signal(number)
         assert self.process.wait(DEADLINE) == status, self.stderr
         assert "Traceback" not in self.stderr
         assert self.summary["lost"] >= 0
-        if self.path is not None and str(self.path).endswith(".text"):
-            self.events = parse_text(Path(self.path).read_bytes())
+        if text is None and str(self.path).endswith(".text"):
+            text = Path(self.path).read_bytes()
+        self.events = parse_text(text or b"")
         return self
 
     @property

@@ -119,6 +119,10 @@ class Peer:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(DEADLINE)
 
+    def reported(self) -> int:
+        """How many reports there are by now."""
+        return len(self._lines.so_far())
+
     def of(self, kind: str, **wanted: object) -> list[dict]:
         """Reports of a kind whose values are as wanted; after ``end``."""
         return [r for r in self.reports if r["event"] == kind and wanted.items() <= r.items()]

@@ -104,7 +104,7 @@ def test_killing_the_tool_leaves_no_probe_and_hurts_nobody(capture, talking):
     with capture() as run:
         assert is_probed(talking.pid)
         talking.go()
-        wait_until(lambda: run.path.exists() and run.path.stat().st_size, "output")
+        run.wait_written(1)
         run.process.kill()
         run.process.wait(30)
     wait_until(lambda: not is_probed(talking.pid), "the end of the probes")
