@@ -108,7 +108,7 @@ class Bench:
             return None
         if condition == EMPTY:
             return Watcher([str(self._empty), "--library", str(self._library), "--pid", str(pid)])
-        words = [str(self._options.tool), "tls", "-m", "text", "-w", str(output)]
+        words = [str(self._options.tool), "tls", "-m", "text", "--raw", "-w", str(output)]
         return Watcher([*words, "--pid", str(pid), *self._options.tool_option])
 
     @contextmanager

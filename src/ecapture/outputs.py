@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import os
+from typing import Protocol
 
 from ecapture._wire import LOSSES
 from ecapture.errors import UsageError
 from ecapture.events import Event, Losses
-from ecapture.formats.text import TextFormat
 from ecapture.kernel.recording import Frame, Metadata, frame, opening
 from ecapture.sinks.file import open_output
 from ecapture.sinks.writer import Writer
@@ -23,26 +23,48 @@ def open_writer(destination: str) -> Writer:
     return Writer(open_output(destination), destination, owned=True)
 
 
-class TextOutput:
-    """Events as text."""
-
-    def __init__(self, destination: str, *, hexadecimal: bool = False) -> None:
-        terminal = destination == STDOUT and os.isatty(1)
-        self._format = TextFormat(terminal=terminal, hexadecimal=hexadecimal)
-        self._writer = open_writer(destination)
+class Output(Protocol):
+    """Takes what is captured somewhere: a format with a sink, or the recorder."""
 
     def opening(self, metadata: Metadata) -> None:
-        """Text has no beginning."""
+        """Called once, before anything else."""
 
     def records(self, batch: bytes) -> None:
-        """Text is made of events."""
+        """Every batch, as it came."""
 
     def events(self, events: list[Event]) -> None:
-        """Writes the events of one batch with one call."""
+        """The same batch, decoded and through the pipeline."""
+
+    def close(self, losses: Losses) -> None:
+        """The capture is over."""
+
+
+class Format(Protocol):
+    """Turns events into bytes; opens nothing."""
+
+    def encode(self, events: list[Event]) -> list[bytes]:
+        """Return the bytes of one batch, in pieces to be written one behind the other."""
+
+
+class FormatOutput:
+    """Events in some format."""
+
+    def __init__(self, format_: Format, destination: str) -> None:
+        self._format = format_
+        self._writer = open_writer(destination)
+
+    def opening(self, _metadata: Metadata) -> None:
+        """Formats have no beginning."""
+
+    def records(self, _batch: bytes) -> None:
+        """Formats are made of events."""
+
+    def events(self, events: list[Event]) -> None:
+        """Write the events of one batch with one call."""
         self._writer.write(*self._format.encode(events))
 
-    def close(self, losses: Losses) -> None:  # noqa: ARG002 - text has no place for them
-        """Writes what is queued."""
+    def close(self, _losses: Losses) -> None:
+        """Write what is queued."""
         self._writer.close()
 
 

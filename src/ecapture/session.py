@@ -27,6 +27,7 @@ from ecapture.kernel.decode import Decoder
 from ecapture.kernel.feature import feature
 from ecapture.kernel.recording import Metadata, RecordingReader
 from ecapture.launch import Launched
+from ecapture.outputs import Output
 from ecapture.pipeline.flows import Flows
 from ecapture.pipeline.stage import Chain, Stage
 from ecapture.probes import probes
@@ -104,7 +105,9 @@ class Capture:
             scope = config.scope
             follow = bool(feature("btf")) and config.types != "none"
             if not follow:
-                _log.warning("without kernel types (BTF) the descendants of the command are not seen")
+                _log.warning(
+                    "without kernel types (BTF) the descendants of the command are not seen"
+                )
             config = _replaced(config, pids=(*scope.pids, self._launched.pid), follow=follow)
         hooks = [hook for probe in chosen for hook in probe.hooks]
         self._programs = Programs(config, hooks)
@@ -223,22 +226,6 @@ class Replay:
     def __iter__(self) -> Iterator[Event]:
         for events in pump(self, self.summary):
             yield from events
-
-
-class Output(Protocol):
-    """Takes what is captured somewhere: a format with a sink, or the recorder."""
-
-    def opening(self, metadata: Metadata) -> None:
-        """Called once, before anything else."""
-
-    def records(self, batch: bytes) -> None:
-        """Every batch, as it came."""
-
-    def events(self, events: list[Event]) -> None:
-        """The same batch, decoded and through the pipeline."""
-
-    def close(self, losses: Losses) -> None:
-        """The capture is over."""
 
 
 def pump(

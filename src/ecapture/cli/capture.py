@@ -11,15 +11,15 @@ from typing import Any
 
 import click
 
+from ecapture.cli.choices import make_outputs, make_stages, parses, truncation
 from ecapture.cli.console import say, set_up_logging
 from ecapture.cli.options import capture_options, scope_from
 from ecapture.config import CaptureConfig, Limits, byte_size, ring_size
 from ecapture.errors import ECaptureError, UsageError
-from ecapture.outputs import STDOUT, RecordOutput, TextOutput
-from ecapture.session import Capture, Output, run
+from ecapture.outputs import STDOUT
+from ecapture.session import Capture, run
 
 _log = logging.getLogger(__name__)
-_MODES = ("text", "record")
 _PAGE = 4096  # the unit of the reference's --mapsize
 
 
@@ -48,13 +48,14 @@ def capture(probe: str, given: dict[str, Any], command: list[str] | None) -> int
     """Runs one capture as the options say; ``command`` stood after --. Returns the exit code."""
     set_up_logging(debug=given["debug"], path=given["logaddr"])
     config = _config(probe, given, command)
+    stages = make_stages(given)
     outputs = make_outputs(given)
     session = Capture(config, keep_stdout=given["output"] not in (None, STDOUT))
     with session:
         _stop_on_signals(session)
         say(f"ready: {session.ready()}")
         try:
-            summary = run(session, outputs)
+            summary = run(session, outputs, stages)
         except ECaptureError as error:
             say(str(error.fields["summary"]))
             if error.exit_code == 0:
@@ -77,29 +78,16 @@ def _config(probe: str, given: dict[str, Any], command: list[str] | None) -> Cap
         )
     mapsize = given["mapsize"]
     ring = byte_size(mapsize, "--mapsize") * (_PAGE if mapsize.isdecimal() else 1)
-    payload = byte_size(given["truncate"], "--truncate")
+    # Of messages only the content is cut, and by their parsers, which must see all of it.
+    payload = None if parses(given) else truncation(given)
     return CaptureConfig(
         probes=(probe,),
         scope=scope_from(given),
-        limits=Limits(payload=payload or None, ring=ring_size(ring, "--mapsize")),
+        limits=Limits(payload=payload, ring=ring_size(ring, "--mapsize")),
         libraries=tuple(os.path.abspath(path) for path in given["libraries"]),  # noqa: PTH100 - keeps symlinks
         command=tuple(command or ()),
         types=("auto", "required", "none")[given["btf"]],
     )
-
-
-def make_outputs(given: dict[str, Any]) -> list[Output]:
-    """The outputs that -m, -w and --hex ask for; files are opened before anything is attached."""
-    mode, destination = given["model"], given["output"] or STDOUT
-    if mode not in _MODES:
-        raise UsageError(
-            option="-m",
-            problem=f"{mode!r} is no mode of this version",
-            hint=f"modes: {', '.join(_MODES)}",
-        )
-    if mode == "record":
-        return [RecordOutput(destination)]
-    return [TextOutput(destination, hexadecimal=given["hex"])]
 
 
 def _stop_on_signals(session: Capture) -> None:

@@ -16,6 +16,28 @@ _OUTPUT = (
         "-w", "--output", metavar="FILE", help="Write to FILE (created 0600); - is standard output."
     ),
     click.option("--hex", is_flag=True, help="Show payloads as hexadecimal dumps."),
+    click.option("--raw", is_flag=True, help="Show what was read and written as it is, unparsed."),
+    click.option("--brief", is_flag=True, help="One line per request and its response."),
+    click.option(
+        "--color",
+        "--colour",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        help="Colours; auto means on a terminal.",
+    ),
+    click.option(
+        "--filter",
+        metavar="EXPRESSION",
+        help="Show only what matches, such as 'status >= 500 and host ~ \"internal\"'.",
+    ),
+    click.option(
+        "-t",
+        "--truncate",
+        "--tsize",
+        default="0",
+        metavar="SIZE",
+        help="Keep at most so many bytes of each body (with --raw and record: of each call).",
+    ),
 )
 _OPTIONS = (
     *_OUTPUT,
@@ -49,14 +71,6 @@ _OPTIONS = (
         multiple=True,
         metavar="DIR",
         help="Watch this cgroup (v2) and those below. Repeatable.",
-    ),
-    click.option(
-        "-t",
-        "--truncate",
-        "--tsize",
-        default="0",
-        metavar="SIZE",
-        help="Keep at most so many bytes of each call; 0 keeps all.",
     ),
     click.option(
         "--mapsize",

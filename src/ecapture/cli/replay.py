@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ecapture.cli.capture import make_outputs
+from ecapture.cli.choices import make_outputs, make_stages
 from ecapture.cli.console import say, set_up_logging
 from ecapture.cli.options import output_options
 from ecapture.errors import ECaptureError
@@ -23,9 +23,10 @@ def replay(context: click.Context, /, recording: str, **given: Any) -> None:
     """Show what `ecapture tls -m record -w FILE` wrote, as the live run did. Needs no root."""
     set_up_logging(debug=given["debug"], path=None)
     with Replay(recording) as source:
+        stages = make_stages(given)
         outputs = make_outputs(given)
         try:
-            summary = run(source, outputs)
+            summary = run(source, outputs, stages)
         except ECaptureError as error:
             say(str(error.fields["summary"]))
             if error.exit_code == 0:

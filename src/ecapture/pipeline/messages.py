@@ -49,7 +49,6 @@ from ecapture.protocols.messages import (
     Switched,
     WebSocketMessage,
 )
-from ecapture.protocols.sse import EventStreamParser
 
 _HELD_NS = 1_000_000_000
 # Requests of one conversation that wait for their responses; the oldest is given out without one.
@@ -62,12 +61,11 @@ _READ, _WRITE = 0, 1
 class _Part:
     """A message whose content is coming in."""
 
-    __slots__ = ("chunks", "events", "head", "separate")
+    __slots__ = ("chunks", "head", "separate")
 
     def __init__(self, head: Head) -> None:
         self.head = head
         self.chunks: list[bytes] = []
-        self.events: EventStreamParser | None = None
         # Whether its content is given out as messages of its own, and so not kept again.
         self.separate = False
 
@@ -250,25 +248,30 @@ class Messages:
         if kind is Head:
             self._head(talk, message)  # type: ignore[arg-type]
         elif kind is Body:
-            self._body(talk, event, message)  # type: ignore[arg-type]
+            self._body(talk, message)  # type: ignore[arg-type]
         elif kind is MessageComplete:
             self._complete(talk, event, message)  # type: ignore[arg-type]
         elif kind is Switched:
             self._switched(talk, message)  # type: ignore[arg-type]
         elif kind is Opaque:
             self._opaque(talk, event, message)  # type: ignore[arg-type]
-        elif isinstance(message, (GrpcMessage, ServerEvent)):
-            part = talk.parts.get((message.stream, message.exchange, message.direction))
-            if part is not None:
-                part.separate = True
-                part.chunks.clear()
-            self._say(talk, event, message)
-        elif isinstance(message, WebSocketMessage):
-            self._say(talk, event, message)
-        elif isinstance(message, Note):
-            self._say(talk, event, message)
-            if message.mark is Mark.ABANDONED and message.stream:
-                self._close_pair(talk, (message.stream, message.exchange), event)
+        elif isinstance(message, (GrpcMessage, ServerEvent, WebSocketMessage, Note)):
+            self._separate(talk, event, message)
+
+    def _separate(
+        self,
+        talk: _Talk,
+        event: Plaintext,
+        message: GrpcMessage | ServerEvent | WebSocketMessage | Note,
+    ) -> None:
+        # What is a message of its own: it is not kept as content of the one around it as well.
+        part = talk.parts.get((message.stream, message.exchange, message.direction))
+        if part is not None and isinstance(message, (GrpcMessage, ServerEvent)):
+            part.separate = True
+            part.chunks.clear()
+        self._say(talk, event, message)
+        if isinstance(message, Note) and message.mark is Mark.ABANDONED and message.stream:
+            self._close_pair(talk, (message.stream, message.exchange), event)
 
     def _head(self, talk: _Talk, head: Head) -> None:
         if head.kind == "response" and head.informational:
@@ -276,30 +279,18 @@ class Messages:
             pair.informational += (head,)
             return
         part = talk.parts[head.stream, head.exchange, head.direction] = _Part(head)
-        if head.get("content-type").lower().startswith(_EVENT_STREAM):
-            part.separate = True
-            if talk.http2 is None:  # the HTTP/2 parser reads them itself
-                part.events = EventStreamParser(
-                    direction=head.direction, stream=head.stream, exchange=head.exchange
-                )
+        part.separate = head.get("content-type").lower().startswith(_EVENT_STREAM)
 
-    def _body(self, talk: _Talk, event: Plaintext, body: Body) -> None:
+    @staticmethod
+    def _body(talk: _Talk, body: Body) -> None:
         part = talk.parts.get((body.stream, body.exchange, body.direction))
-        if part is None:
-            return
-        if part.events is not None:
-            for said in part.events.feed(body.data, event.time_ns):
-                self._say(talk, event, said)
-        if not part.separate:
+        if part is not None and not part.separate:
             part.chunks.append(body.data)
 
     def _complete(self, talk: _Talk, event: Plaintext, end: MessageComplete) -> None:
         part = talk.parts.pop((end.stream, end.exchange, end.direction), None)
         if part is None:
             return
-        if part.events is not None:
-            for said in part.events.end(end.time_ns):
-                self._say(talk, event, said)
         head = part.head
         message = HttpMessage(
             end.time_ns,
