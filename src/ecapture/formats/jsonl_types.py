@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a line of ``-m jsonl`` holds: the one definition of code, JSON Schema and reference page.
+
+Each class here is an object, each field a member of that name, described where it is defined.
+``LINES`` are the objects that make a line, told apart by ``type``. Rules for readers: names and
+meanings stay; members may be added; all are always there but those whose description says when.
+
+Field names end in their unit (``_ns``, ``_ms``); sizes and lengths are in bytes. Order matters to
+``jsonl``, which makes them positionally because that is quicker.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Way = Annotated[
+    Literal["read", "write"], Meta(description="What the process did: read is received.")
+]
+Marks = Annotated[
+    list[str],
+    Meta(description="What is not as it should be: `joined late`, `gap`, `malformed`, ..."),
+]
+Problem = Annotated[str, Meta(description="Why it is marked, for people; else empty.")]
+Stream = Annotated[int, Meta(description="HTTP/2 stream; 0 where there are no streams.")]
+Number = Annotated[
+    int, Meta(description="Which exchange of its stream or, without streams, of its conversation.")
+]
+Text = Annotated[
+    str | UnsetType, Meta(description="Content, if there is any and it is text in its charset.")
+]
+Binary = Annotated[bytes | UnsetType, Meta(description="Content in base64, if it is not text.")]
+Size = Annotated[int, Meta(description="Length of the content as sent.")]
+DecodedSize = Annotated[int, Meta(description="Length of the content after its codings.")]
+
+
+class Connection(Struct):
+    """Both ends of a connection, as the process sees them."""
+
+    family: Literal["ipv4", "ipv6"]
+    local: Annotated[str, Meta(description="Address of the observed process.")]
+    local_port: int
+    remote: Annotated[str, Meta(description="Address of its peer.")]
+    remote_port: int
+    found_by: Annotated[
+        str, Meta(description="How it was found: `descriptor` or `nested_call` (see the guide).")
+    ]
+
+
+class Field(Struct):
+    """A header or trailer field, as sent: name in its case, value in UTF-8 or else latin-1."""
+
+    name: str
+    value: str
+
+
+class Part(Struct):
+    """What requests and responses have in common."""
+
+    time_ns: Annotated[int, Meta(description="When its last byte was seen, since 1970.")]
+    head_time_ns: Annotated[int, Meta(description="When its header fields were complete.")]
+    version: Annotated[str, Meta(description="Of HTTP: `1.1`, `2`; empty if not known.")]
+    headers: Annotated[list[Field], Meta(description="Header fields in the order sent.")]
+    size: Size
+    decoded_size: DecodedSize
+    kept: Annotated[
+        int, Meta(description="How much of the decoded content is here; 0 if it is elsewhere.")
+    ]
+    codings: Annotated[list[str], Meta(description="Codings that were undone, outermost first.")]
+    trailers: list[Field]
+    marks: Marks
+    problem: Problem
+
+
+class Request(Part):
+    """A request."""
+
+    method: Annotated[str, Meta(description="Empty if not known.")]
+    url: Annotated[str, Meta(description="Always a valid URL.")]
+    target: Annotated[str, Meta(description="What stood in the start line, or `:path`.")]
+    host: Annotated[str, Meta(description="With its port, if that was named.")]
+    body: Text = UNSET
+    body_base64: Binary = UNSET
+
+
+class Response(Part):
+    """A response."""
+
+    status: Annotated[int, Meta(description="0 if not known.")]
+    reason: str
+    body: Text = UNSET
+    body_base64: Binary = UNSET
+
+
+class Informational(Struct):
+    """A response that another followed (1xx)."""
+
+    time_ns: int
+    status: int
+    reason: str
+    headers: list[Field]
+
+
+class GrpcCall(Struct):
+    """What an exchange is in the words of gRPC."""
+
+    service: str
+    method: str
+    status: Annotated[int | None, Meta(description="null if it was not seen; -1 if it is none.")]
+    status_name: str
+    message: str
+
+
+ProtobufType = Literal["varint", "fixed32", "fixed64", "text", "bytes", "message", "group"]
+
+
+class ProtobufField(Struct):
+    """A field of a protocol buffer, read without a schema."""
+
+    number: int
+    type: ProtobufType
+    value: Annotated[
+        int | str | list[ProtobufField],
+        Meta(description="`bytes` are in base64; `fixed32` and `fixed64` are the bits."),
+    ]
+
+
+class Line(Struct, tag_field="type"):
+    """What every line has."""
+
+    time: Annotated[str, Meta(description="RFC 3339 with nanoseconds: when it was complete.")]
+    time_ns: Annotated[int, Meta(description="The same in nanoseconds since 1970.")]
+    pid: int
+    comm: Annotated[str, Meta(description="Command name of the process.")]
+    container: Annotated[str, Meta(description="Container id; empty if it is in none.")]
+    conversation: Annotated[
+        str, Meta(description="Names the TLS connection; the same in all its lines, else opaque.")
+    ]
+
+
+class ConnectedLine(Line):
+    """What lines have that belong to a connection and thread."""
+
+    tid: int
+    uid: int
+    connection: Connection | None
+    no_connection: Annotated[str, Meta(description="Why there is no connection; else empty.")]
+
+
+class ExchangeLine(ConnectedLine, tag="exchange"):
+    """A request and what answered it. Either may be missing: joined late, or ended early."""
+
+    role: Annotated[Literal["client", "server"], Meta(description="What the process is.")]
+    stream: Stream
+    exchange: Number
+    duration_ns: Annotated[
+        int | None, Meta(description="From the request's header fields to the end of it all.")
+    ]
+    wait_ns: Annotated[
+        int | None, Meta(description="From the end of the request to the response's header fields.")
+    ]
+    request: Request | None
+    response: Response | None
+    informational: list[Informational]
+    grpc: Annotated[GrpcCall | None, Meta(description="null if it is no call of gRPC.")]
+
+
+class WebSocketLine(ConnectedLine, tag="websocket"):
+    """A message or control frame of a WebSocket."""
+
+    direction: Way
+    stream: Stream
+    kind: Literal["text", "binary", "close", "ping", "pong", "unknown"]
+    size: Size
+    decoded_size: DecodedSize
+    fragments: int
+    compressed: bool
+    close_code: Annotated[int, Meta(description="0 if there is none.")]
+    marks: Marks
+    problem: Problem
+    text: Text = UNSET
+    data_base64: Binary = UNSET
+
+
+class ServerEventLine(ConnectedLine, tag="server_event"):
+    """A server-sent event."""
+
+    direction: Way
+    stream: Stream
+    exchange: Number
+    event: str
+    data: str
+    last_id: str
+    retry_ms: int | None
+    size: Size
+    marks: Marks
+
+
+class GrpcLine(ConnectedLine, tag="grpc"):
+    """One message of a gRPC call."""
+
+    direction: Way
+    stream: Stream
+    number: Annotated[int, Meta(description="Counts from 0 in each direction of a stream.")]
+    size: Size
+    decoded_size: DecodedSize
+    compressed: bool
+    fields: Annotated[
+        list[ProtobufField], Meta(description="The message, as far as it is a protocol buffer.")
+    ]
+    marks: Marks
+    problem: Problem
+    text: Text = UNSET
+    data_base64: Binary = UNSET
+
+
+class NoteLine(ConnectedLine, tag="note"):
+    """Something about a connection or stream rather than a message."""
+
+    direction: Way
+    stream: Stream
+    mark: str
+    detail: str
+    size: Annotated[int, Meta(description="How many bytes it is about; 0 if not known.")]
+
+
+class PlaintextLine(ConnectedLine, tag="plaintext"):
+    """What a call read or wrote, where no protocol is known."""
+
+    direction: Way
+    stream_offset: Annotated[int, Meta(description="Where it stands in its direction.")]
+    call_length: Annotated[int, Meta(description="What the call returned.")]
+    call_offset: Annotated[int, Meta(description="Where this piece stands in the call.")]
+    length: Annotated[int, Meta(description="What the piece should have.")]
+    missing: Annotated[
+        str, Meta(description="Why it has less: `truncated`, `unreadable`, `sendfile`; else empty.")
+    ]
+    assumed: Annotated[bool, Meta(description="Taken at the entry of a call not seen to return.")]
+    text: Text = UNSET
+    data_base64: Binary = UNSET
+
+
+class GapLine(Line, tag="gap"):
+    """Bytes of a conversation that were lost."""
+
+    direction: Way
+    connection: Connection | None
+    stream_offset: int
+    length: int
+
+
+class EndLine(Line, tag="end"):
+    """A conversation is over."""
+
+    reason: Annotated[str, Meta(description="`freed`, `exit` or `idle`.")]
+
+
+LINES: Final = (
+    ExchangeLine,
+    WebSocketLine,
+    ServerEventLine,
+    GrpcLine,
+    NoteLine,
+    PlaintextLine,
+    GapLine,
+    EndLine,
+)
+"""Every kind of line, in the order of the reference page."""
+
+AnyLine: TypeAlias = (
+    ExchangeLine
+    | WebSocketLine
+    | ServerEventLine
+    | GrpcLine
+    | NoteLine
+    | PlaintextLine
+    | GapLine
+    | EndLine
+)
+"""Their union, which the schema is made of."""
