@@ -81,7 +81,10 @@ def _missing(name: str) -> str:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    folder = session.config.cache.mkdir(_CRASHES)
+    cache = getattr(session.config, "cache", None)
+    if cache is None:
+        return  # -p no:cacheprovider: nothing is kept, as in a guest
+    folder = cache.mkdir(_CRASHES)
     for report in sorted(folder.glob("*.txt")):
         if Path(f"/proc/{report.stem}").exists():
             continue  # a run beside this one
