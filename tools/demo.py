@@ -52,7 +52,7 @@ def main() -> int:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"https://127.0.0.1:{server.server_port}/demonstration"
-        command = [ecapture, "tls", "--", "curl", "--silent", "--insecure", url]
+        command = [ecapture, "tls", *sys.argv[1:], "--", "curl", "--silent", "--insecure", url]
         print(
             f"$ sudo ecapture tls -- curl --silent --insecure {url}\n", file=sys.stderr, flush=True
         )

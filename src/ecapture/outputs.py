@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Protocol
+
+import msgspec
 
 from ecapture._wire import LOSSES
 from ecapture.errors import UsageError
-from ecapture.events import Event, Losses
-from ecapture.kernel.recording import Frame, Metadata, frame, opening
+from ecapture.events import Event, Losses, Plaintext, ProcessExit
+from ecapture.kernel.recording import Frame, Metadata, ProcessFacts, frame, opening
 from ecapture.sinks.file import open_output
 from ecapture.sinks.writer import Writer
 
@@ -71,7 +74,9 @@ class FormatOutput:
 class RecordOutput:
     """Records as they came, for ``replay``."""
 
-    def __init__(self, destination: str) -> None:
+    def __init__(self, destination: str, container_of: Callable[[int], str]) -> None:
+        self._container_of = container_of
+        self._described: dict[int, str] = {}
         if destination == STDOUT and os.isatty(1):
             raise UsageError(
                 option="-m record",
@@ -90,7 +95,18 @@ class RecordOutput:
             self._writer.write(frame(Frame.RECORDS, batch))
 
     def events(self, events: list[Event]) -> None:
-        """A recording has none."""
+        """Write what can be looked up only now: the containers of processes."""
+        for event in events:
+            if type(event) is Plaintext and event.conversation[0] not in self._described:
+                self._describe(event.pid)
+            elif type(event) is ProcessExit:
+                self._described.pop(event.pid, None)
+
+    def _describe(self, pid: int) -> None:
+        container = self._described[pid] = self._container_of(pid)
+        if container:
+            facts = msgspec.json.encode(ProcessFacts(pid, container))
+            self._writer.write(frame(Frame.PROCESS, facts))
 
     def close(self, losses: Losses) -> None:
         """Writes the loss counters, last."""

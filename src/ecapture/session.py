@@ -18,6 +18,7 @@ from contextlib import closing
 from typing import Protocol, Self
 
 from ecapture import clock
+from ecapture.binary.process import read_process
 from ecapture.config import CaptureConfig
 from ecapture.discovery import Discovery
 from ecapture.errors import ECaptureError
@@ -41,6 +42,7 @@ _QUIET_SECONDS = 0.2
 # Asleep, we still come by for the timers of the stages.
 _ASLEEP_SECONDS = 0.5
 _BATCH_BYTES = 1 << 20
+_MAXIMUM_CACHED = 65536
 
 
 class Source(Protocol):
@@ -52,6 +54,9 @@ class Source(Protocol):
 
     def batches(self) -> Generator[bytes]:
         """Batches of records; an empty one says that time has passed."""
+
+    def container_of(self, pid: int) -> str:
+        """The id of the container a process is in, "" if it is in none or gone."""
 
 
 class Capture:
@@ -78,6 +83,7 @@ class Capture:
         """Exit status of the launched command, once it has ended."""
         self._keep_stdout = keep_stdout
         self._stopping = False
+        self._containers: dict[int, str] = {}
         self._closers: list[object] = []
         self._programs: Programs | None = None
         self._launched: Launched | None = None
@@ -171,6 +177,19 @@ class Capture:
         while batch := ring.drain(_BATCH_BYTES):
             yield batch
 
+    def container_of(self, pid: int) -> str:
+        """See Source. Asked of /proc the first time."""
+        found = self._containers.get(pid)
+        if found is None:
+            if len(self._containers) >= _MAXIMUM_CACHED:
+                self._containers.clear()
+            try:
+                container = read_process(pid).container
+            except ECaptureError:
+                container = None
+            found = self._containers[pid] = container.id if container else ""
+        return found
+
     def _command_ended(self) -> bool:
         if self._launched is None:
             return False
@@ -223,6 +242,10 @@ class Replay:
         self.losses = self._reader.losses
         self.malformed = self._reader.malformed
 
+    def container_of(self, pid: int) -> str:
+        """See Source. As it was when recorded."""
+        return self._reader.containers.get(pid, "")
+
     def __iter__(self) -> Iterator[Event]:
         for events in pump(self, self.summary):
             yield from events
@@ -240,8 +263,11 @@ def pump(
             for batch in batches:
                 for output in outputs:
                     output.records(batch)
-                if batch:
-                    events = chain.feed(decoder.decode(batch))
+                decoded = decoder.decode(batch)
+                if decoded:
+                    # By the time of the records, so that a replay does at the same places what
+                    # the live run did.
+                    events = chain.flush(decoded[0].time_ns) + chain.feed(decoded)
                 else:
                     events = chain.flush(time.clock_gettime_ns(time.CLOCK_BOOTTIME) + offset)
                 if events:

@@ -48,9 +48,9 @@ def capture(probe: str, given: dict[str, Any], command: list[str] | None) -> int
     """Runs one capture as the options say; ``command`` stood after --. Returns the exit code."""
     set_up_logging(debug=given["debug"], path=given["logaddr"])
     config = _config(probe, given, command)
-    stages = make_stages(given)
-    outputs = make_outputs(given)
     session = Capture(config, keep_stdout=given["output"] not in (None, STDOUT))
+    stages = make_stages(given, session.container_of)
+    outputs = make_outputs(given, session.container_of)
     with session:
         _stop_on_signals(session)
         say(f"ready: {session.ready()}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ecapture.config import byte_size
@@ -12,7 +13,7 @@ from ecapture.formats.text import TextFormat
 from ecapture.outputs import STDOUT, FormatOutput, Output, RecordOutput
 from ecapture.pipeline.stage import Stage
 
-MODES = ("text", "record")
+MODES = ("text", "jsonl", "record")
 
 
 def truncation(given: dict[str, Any]) -> int | None:
@@ -25,7 +26,7 @@ def parses(given: dict[str, Any]) -> bool:
     return given["model"] != "record" and not given["raw"]
 
 
-def make_stages(given: dict[str, Any]) -> list[Stage]:
+def make_stages(given: dict[str, Any], container_of: Callable[[int], str]) -> list[Stage]:
     """The stages between decoding and output. Raises UsageError for a malformed filter."""
     stages: list[Stage] = []
     if parses(given):
@@ -42,11 +43,11 @@ def make_stages(given: dict[str, Any]) -> list[Stage]:
                 problem="a recording holds what the kernel sent, unparsed",
                 hint="record without it, and filter on replay",
             )
-        stages.append(Filtered(Filter(given["filter"])))
+        stages.append(Filtered(Filter(given["filter"], container_of=container_of)))
     return stages
 
 
-def make_outputs(given: dict[str, Any]) -> list[Output]:
+def make_outputs(given: dict[str, Any], container_of: Callable[[int], str]) -> list[Output]:
     """The outputs; files are opened here, before anything is attached."""
     mode, destination = given["model"], given["output"] or STDOUT
     if mode not in MODES:
@@ -56,7 +57,11 @@ def make_outputs(given: dict[str, Any]) -> list[Output]:
             hint=f"modes: {', '.join(MODES)}",
         )
     if mode == "record":
-        return [RecordOutput(destination)]
+        return [RecordOutput(destination, container_of)]
+    if mode == "jsonl":
+        from ecapture.formats.jsonl import JsonLinesFormat  # noqa: PLC0415 - only where it is used
+
+        return [FormatOutput(JsonLinesFormat(container_of=container_of), destination)]
     terminal = destination == STDOUT and os.isatty(1)
     if given["raw"]:
         return [FormatOutput(TextFormat(terminal=terminal, hexadecimal=given["hex"]), destination)]

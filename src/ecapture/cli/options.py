@@ -11,7 +11,9 @@ import click
 from ecapture.config import Scope
 
 _OUTPUT = (
-    click.option("-m", "--model", default="text", metavar="MODE", help="text (default) or record."),
+    click.option(
+        "-m", "--model", default="text", metavar="MODE", help="text (default), jsonl or record."
+    ),
     click.option(
         "-w", "--output", metavar="FILE", help="Write to FILE (created 0600); - is standard output."
     ),

@@ -30,6 +30,7 @@ class Frame(IntEnum):
     METADATA = 1
     RECORDS = 2
     LOSSES = 3
+    PROCESS = 4
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -40,6 +41,13 @@ class Metadata(msgspec.Struct, frozen=True):
     version: str = ""
     kernel: str = ""
     machine: str = ""
+
+
+class ProcessFacts(msgspec.Struct, frozen=True):
+    """What was known of a process when it was captured and can be looked up nowhere later."""
+
+    pid: int
+    container: str
 
 
 def frame(kind: Frame, content: bytes) -> bytes:
@@ -63,6 +71,7 @@ class RecordingReader:
         self.path = str(path)
         self.losses = Losses()
         self.malformed = 0
+        self.containers: dict[int, str] = {}
         try:
             self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115 - closed by close()
         except FileNotFoundError:
@@ -117,22 +126,41 @@ class RecordingReader:
         return kind, content
 
     def batches(self) -> Iterator[bytes]:
-        """The batches of records, as they were drained."""
+        """The batches of records, as they were drained.
+
+        Facts about processes stand behind the batch in which the process first appears; they are
+        read before that batch is given out.
+        """
+        held: bytes | None = None
         while True:
             try:
                 found = self._frame()
             except (RecordError, OSError):
                 self.malformed += 1
-                return
+                found = None
+            if found is not None and found[0] == Frame.PROCESS:
+                self._process(found[1])
+                continue
+            if held is not None:
+                yield held
+                held = None
             if found is None:
                 return
             kind, content = found
             if kind == Frame.RECORDS:
-                yield content
+                held = content
             elif kind == Frame.LOSSES and len(content) == LOSSES.size:
                 self.losses = Losses(*LOSSES.unpack(content))
             else:
                 self.malformed += 1
+
+    def _process(self, content: bytes) -> None:
+        try:
+            facts = msgspec.json.decode(content, type=ProcessFacts)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            self.malformed += 1
+            return
+        self.containers[facts.pid] = facts.container
 
     def close(self) -> None:
         """Closes the file."""
