@@ -103,6 +103,7 @@ class MessageSplitter:
 
     __slots__ = (
         "_data",
+        "_direction",
         "_encoding",
         "_flag",
         "_left",
@@ -115,7 +116,6 @@ class MessageSplitter:
         "_size",
         "_stream",
         "decoded_size",
-        "direction",
         "kept",
         "passed",
         "size",
@@ -131,7 +131,7 @@ class MessageSplitter:
         joined_late: bool = False,
     ) -> None:
         """Begin a direction whose ``grpc-encoding`` is ``encoding``, empty where none was sent."""
-        self.direction = direction
+        self._direction = direction
         self._stream = stream
         self._encoding = codings_of((encoding,))
         self._message_limit = message_limit
@@ -257,7 +257,7 @@ class MessageSplitter:
             marks += (mark,)
             problem = problem or f"{arrived} of {self._size} bytes"
         message = GrpcMessage(
-            self.direction,
+            self._direction,
             time_ns,
             self._stream,
             number=self._number,

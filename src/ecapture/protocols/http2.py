@@ -7,7 +7,8 @@ Frames are found by ``http2_frames``, header blocks read by ``http2_blocks``, co
 of ``http2_streams``. What is done here is the rest:
 
 1. Which direction the client speaks in is told by the preface, by ``:method`` and ``:status``, by
-   PUSH_PROMISE, or by whoever makes the connection. Until then it is guessed, and put right.
+   PUSH_PROMISE, or by whoever makes the connection. Until then it is guessed; messages that were
+   begun under a wrong guess end when that is known, and go on in their own direction.
 2. A half of a stream is nothing, begun (its head was given out), or done. Both halves done, or
    RST_STREAM, end the stream; frames that arrive later for it are of no interest.
 3. Whatever is seen of a stream whose beginning was not is shown under an empty head, with the mark
@@ -154,10 +155,11 @@ class Http2Connection:
     def _learn(self, client: int) -> None:
         self._known = True
         if client != self._client:
+            # What was given out under the wrong guess ends there and goes on as what it is.
+            for number in tuple(self._streams):
+                self._drop(number, Mark.JOINED_LATE, "taken for the other direction up to here")
+            self._ended.clear()
             self._client = client
-            for stream in self._streams.values():
-                for direction, half in enumerate(stream.halves):
-                    half.turn(self._speaker(direction))
 
     def _note(self, direction: int, number: int, mark: Mark, detail: str, size: int = 0) -> None:
         speaker = self._speaker(direction)

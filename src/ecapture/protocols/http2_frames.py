@@ -261,7 +261,8 @@ class FrameReader:
                 hole = min(gap - self._pad_first, self._content)
                 self._pad_first = False
                 self._content -= hole
-                frames.append(Frame(Kind.HOLE, 0, self._stream, hole, b"", whole=False))
+                if hole:  # and not only padding
+                    frames.append(Frame(Kind.HOLE, 0, self._stream, hole, b"", whole=False))
                 if not self._left:
                     self._end_data(b"", frames)
             elif not self._left:

@@ -138,11 +138,6 @@ class Half:
         if not self._problem:
             self._problem = problem
 
-    def turn(self, direction: Direction) -> None:
-        """Learn that it is the other side who speaks here."""
-        if self._splitter is not None:
-            self._splitter.direction = direction
-
     def feed(
         self, piece: bytes, direction: Direction, time_ns: int, stream: int, out: list[Message]
     ) -> None:

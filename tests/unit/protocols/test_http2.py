@@ -257,10 +257,13 @@ def test_who_the_client_is_is_put_right() -> None:
     connection = Http2Connection()
     assert connection.client is None
     connection.feed(1, frame(0, 0, 9, b"said by the server, as it turns out"), 1)
-    connection.feed(1, frame(1, 4, 11, b"\x88"), 2)  # :status 200
+    wrong, head = connection.feed(1, frame(1, 4, 11, b"\x88"), 2)  # :status 200
+    assert (wrong.stream, wrong.direction, wrong.marks) == (9, UP, (Mark.JOINED_LATE,))
+    assert (head.stream, head.direction, head.status) == (11, DOWN, 200)
     assert connection.client == 0
-    (complete,) = connection.feed(1, frame(0, 1, 9), 3)
-    assert complete.direction == DOWN
+    late, complete = connection.feed(1, frame(0, 1, 9), 3)
+    assert late.direction == complete.direction == DOWN
+    assert connection.open_streams == 1
 
 
 def test_trailers_of_a_call_that_began_unseen() -> None:
@@ -615,3 +618,31 @@ def test_memory_is_flat_while_content_goes_by() -> None:
     end = connection.feed(SERVER, frame(0, 1, 1), 1)[0]
     assert end.size == 3080 * 16384 + 1
     assert end.kept == 1 << 20
+
+
+def test_what_was_hunted_through_in_vain_is_told_at_the_end() -> None:
+    connection = Http2Connection()
+    assert not connection.feed(SERVER, b"nothing that is a frame", 1)
+    connection.feed(CLIENT, PREFACE + frame(1, 0, 1, b"\x82"), 1)
+    passed, unfinished = sorted(connection.end(2), key=lambda note: note.stream)
+    assert (passed.mark, passed.size) == (Mark.JOINED_LATE, 23)
+    assert (unfinished.mark, unfinished.size) == (Mark.UNFINISHED, 1)
+
+
+def test_a_promise_of_a_stream_that_is_there() -> None:
+    connection = Http2Connection()
+    connection.feed(CLIENT, PREFACE + frame(1, 5, 1, b"\x82\x84"), 1)
+    promise = frame(5, 4, 1, (2).to_bytes(4, "big") + b"\x82\x84")
+    assert len(connection.feed(SERVER, frame(4, 0, 0) + promise, 1)) == 2
+    (note,) = connection.feed(SERVER, promise, 1)
+    assert note.detail == "stream 2 is promised, but was there"
+
+
+def test_a_reset_of_nothing_and_many_ended_streams() -> None:
+    connection = Http2Connection()
+    connection.feed(CLIENT, PREFACE + frame(3, 0, 1, bytes(4)), 1)
+    for stream in range(3, 2003, 2):
+        connection.feed(CLIENT, frame(1, 5, stream, b"\x82\x84"), 1)
+        connection.feed(SERVER, frame(4, 0, 0) + frame(1, 5, stream, b"\x88"), 1)
+    assert connection.open_streams == 0
+    assert not connection.feed(SERVER, frame(0, 1, 2001, b"straggler"), 1)

@@ -109,3 +109,9 @@ def test_a_continuation_of_nothing() -> None:
     assert reader.feed(part(CONTINUATION, END_HEADERS, b"\x82", 3)) is None
     assert [remark.stream for remark in reader.remarks] == [1, 3]
     assert not reader.within
+
+
+def test_a_list_beyond_the_limit_is_marked() -> None:
+    block = BlockReader(100).feed(part(HEADERS, END_HEADERS, b"\x82" * 5))
+    assert block is not None
+    assert block.marks == (Mark.LIMITED,)

@@ -212,6 +212,41 @@ def test_a_gap_over_the_length_of_the_padding() -> None:
     assert (hole.length, rest.payload) == (1, b"bcdefg\0\0\0")
 
 
+def test_a_gap_of_nothing_but_padding() -> None:
+    reader = opened()
+    (piece,) = reader.feed(frame(0, 9, 1, b"\x05abc" + bytes(5))[:-5])
+    end, after = reader.feed(frame(0, 1, 3, b"x"), gap=5)
+    assert (piece.payload, end.payload, end.whole, after.payload) == (b"abc", b"", True, b"x")
+
+
+def test_a_gap_to_the_end_of_a_head() -> None:
+    reader = opened()
+    reader.feed(frame(1, 5, 1, b"abcdef")[:-2])
+    head, after = reader.feed(frame(0, 1, 3, b"x"), gap=2)
+    assert (head.kind, head.payload, head.whole) == (Kind.HEADERS, b"abcd", False)
+    assert after.payload == b"x"
+
+
+def test_many_losses_in_one_piece_are_one_passage() -> None:
+    reader = opened()
+    octets = b"".join(frame(0, 0, 0) + frame(0, 1, 5, b"x") * 120 for _ in range(30))
+    frames = reader.feed(octets)
+    assert [each.kind for each in frames].count(Kind.LOST) == 9
+    assert reader.hunting
+    found, first = reader.feed(frame(0, 1, 5, b"y"))
+    assert found.length > len(octets) // 2
+    assert first.payload == b"y"
+
+
+def test_three_frames_in_a_row_are_believed_without_the_end() -> None:
+    data = frame(0, 0, 5, b"x") * 3
+    frames = FrameReader().feed(b"rest" + data + frame(0, 0, 5, bytes(99))[:20])
+    assert [each.kind for each in frames] == [Kind.JOINED, Kind.FOUND, 0, 0, 0, 0]
+    assert frames[1].length == 4
+    many = frame(8, 0, 0, b"\0\0\0\1") * 200
+    assert [each.kind for each in FrameReader().feed(b"rest" + many[:-1])][1] == Kind.FOUND
+
+
 @pytest.mark.parametrize("gap", [-1, 1 << 40])
 def test_any_other_gap_is_a_loss(gap: int) -> None:
     reader = opened()
@@ -258,3 +293,4 @@ def test_begins_with_frames() -> None:
     assert begins_with_frames(frame(0, 0, 1, bytes(9))[:12]) is None
     assert begins_with_frames(b"GET / HTTP/1.1\r\n") is False
     assert begins_with_frames(b"") is None
+    assert begins_with_frames(frame(7, 0, 0, bytes(3))) is False

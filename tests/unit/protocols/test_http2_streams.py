@@ -18,7 +18,9 @@ from ecapture.protocols.messages import (
     MessageComplete,
     Opaque,
     ServerEvent,
+    WebSocketMessage,
 )
+from ecapture.protocols.websocket import WebSocketConnection
 
 DOWN = Direction.TO_CLIENT
 
@@ -103,6 +105,15 @@ def test_missing_content(size: int) -> None:
     assert (end.size, end.kept, end.marks) == (6 + size, 6, (Mark.GAP,))
 
 
+def test_missing_content_before_any_other() -> None:
+    half = begun()
+    out: list[Message] = []
+    half.miss(5, DOWN, 2, 1, out)
+    end = heard(half, b"def")[-1]
+    assert isinstance(end, MessageComplete)
+    assert (end.size, end.kept, end.marks) == (8, 3, (Mark.GAP,))
+
+
 def test_events_come_after_their_content() -> None:
     body, event, end = heard(begun(content_type="text/event-stream"), b"data: x\n\n")
     assert isinstance(body, Body)
@@ -125,6 +136,34 @@ def test_a_tunnel_has_no_messages() -> None:
     half.feed(b"abc", DOWN, 2, 1, out)
     half.miss(4, DOWN, 2, 1, out)
     assert out == [Opaque(DOWN, 2, 1, data=b"abc"), Opaque(DOWN, 2, 1, gap=4)]
+
+
+def test_what_is_missing_from_events_messages_and_web_sockets() -> None:
+    out: list[Message] = []
+    half = begun(content_type="text/event-stream")
+    half.feed(b"data: one\n", DOWN, 2, 1, out)
+    half.miss(9, DOWN, 2, 1, out)
+    half.feed(b"data: two\n\ndata: three\n\n", DOWN, 2, 1, out)
+    events = [message for message in out if isinstance(message, ServerEvent)]
+    assert Mark.GAP in events[0].marks
+    assert (events[-1].data, events[-1].marks) == ("three", ())
+    out.clear()
+    half = begun(content_type="application/grpc")
+    half.feed(b"\0\0\0\0\3a", DOWN, 2, 1, out)
+    half.miss(2, DOWN, 2, 1, out)
+    (message,) = out
+    assert isinstance(message, GrpcMessage)
+    assert (message.data, message.marks) == (b"a", (Mark.GAP,))
+    out.clear()
+    half = begun()
+    half.tunnel = True
+    half.websocket = WebSocketConnection(stream=1)
+    half.feed(b"\x81\x03a", DOWN, 2, 1, out)
+    half.miss(2, DOWN, 2, 1, out)
+    half.feed(b"\x81\x01b", DOWN, 2, 1, out)
+    texts = [message for message in out if isinstance(message, WebSocketMessage)]
+    assert Mark.GAP in texts[0].marks
+    assert texts[-1].data == b"b"
 
 
 def test_a_stream_is_grpc_if_either_half_is() -> None:
