@@ -2,7 +2,7 @@
 """What counts as text, and in which charset."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from spoken import response_head
 
@@ -107,6 +107,7 @@ def test_has_grpc_status() -> None:
     assert not has_grpc_status((("a", "b"),))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.text(max_size=60), st.booleans())
 def test_no_content_and_no_type_raises(content: bytes, value: str, cut: bool) -> None:
     kind = kind_of(f"text/plain; charset={value}")

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from spoken import (
     START,
@@ -308,6 +308,7 @@ def test_nothing_is_coloured_in_pipes() -> None:
     assert b"\x1b" not in shown(pair.request, pair.response, plaintext(b"x"), gap())
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=60), st.text(st.characters(max_codepoint=255), max_size=30), st.booleans()
 )

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from spoken import (
     START,
@@ -255,6 +255,7 @@ def test_times_never_run_backwards() -> None:
 LATIN = st.text(st.characters(max_codepoint=255), max_size=30)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), LATIN, st.booleans())
 @pytest.mark.filterwarnings("error")
 def test_nothing_captured_raises_or_breaks_the_file(body: bytes, value: str, cut: bool) -> None:

@@ -7,7 +7,7 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from spoken import CONNECTION, http, request_head, response_head
 
@@ -140,6 +140,7 @@ def test_multipart_forms_that_are_none() -> None:
 LATIN = st.text(st.characters(max_codepoint=255), max_size=40)
 
 
+@settings(deadline=None)
 @given(LATIN, LATIN, LATIN, st.binary(max_size=80))
 def test_nothing_raises_and_urls_are_urls(target: str, host: str, value: str, body: bytes) -> None:
     fields = (("Host", host), ("Cookie", value), ("Set-Cookie", f"a=b;expires={value}"))

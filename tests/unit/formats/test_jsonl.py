@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from spoken import (
     START,
@@ -367,6 +367,7 @@ def test_what_is_remembered_is_bounded(monkeypatch) -> None:
 LATIN = st.text(st.characters(max_codepoint=255), max_size=30)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), LATIN, st.booleans())
 def test_nothing_captured_raises_or_breaks_the_schema(body: bytes, value: str, cut: bool) -> None:
     size = len(body) + cut
