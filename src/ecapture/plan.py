@@ -39,10 +39,21 @@ class Hook(msgspec.Struct, frozen=True):
         )
 
 
-def read(symbol: str, *, buffer: int = 1, length: int = 2, pointed: bool = False) -> Hook:
-    """A call that fills a buffer. ``pointed``: argument ``length`` points at the count (_ex)."""
-    kind = Length.POINTED if pointed else Length.RETURNED
-    return Hook(symbol, Shape.PLAINTEXT, Direction.READ, 0, buffer, length, kind)
+def read(
+    symbol: str,
+    *,
+    buffer: int = 1,
+    length: int = 2,
+    pointed: bool = False,
+    wide: bool = False,
+) -> Hook:
+    """A call that fills a buffer and returns an int, how much.
+
+    ``pointed``: it returns 1, and argument ``length`` points at the count (the _ex calls).
+    ``wide``: it returns the count as ssize_t.
+    """
+    kind, flags = _length(pointed=pointed, wide=wide)
+    return Hook(symbol, Shape.PLAINTEXT, Direction.READ, 0, buffer, length, kind, flags)
 
 
 def write(
@@ -51,11 +62,17 @@ def write(
     buffer: int = 1,
     length: int = 2,
     pointed: bool = False,
-    flags: HookFlag = _NO_FLAGS,
+    wide: bool = False,
 ) -> Hook:
     """A call that sends a buffer; arguments as for ``read``."""
-    kind = Length.POINTED if pointed else Length.RETURNED
+    kind, flags = _length(pointed=pointed, wide=wide)
     return Hook(symbol, Shape.PLAINTEXT, Direction.WRITE, 0, buffer, length, kind, flags)
+
+
+def _length(*, pointed: bool, wide: bool) -> tuple[Length, HookFlag]:
+    if pointed:
+        return Length.POINTED, HookFlag.WIDE
+    return (Length.RETURNED64, HookFlag.WIDE) if wide else (Length.RETURNED, _NO_FLAGS)
 
 
 def send_file(symbol: str) -> Hook:

@@ -44,7 +44,7 @@ Linkage = Literal["shared", "executable", "static-hidden"]
 How = Literal["dynsym", "symtab", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 2
+RULES = 3
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 
@@ -146,7 +146,6 @@ _LIBRESSL_ONLY = ("SSL_CTX_use_certificate_chain_mem",)
 
 # Why a kind cannot be shown even where its functions have names. A kind without a row can be.
 _REASONS: dict[Kind, str] = {
-    "gnutls": "there is no probe for GnuTLS",
     "nss": "there is no probe for NSS",
     "go": "there is no probe for Go's own TLS",
     "rustls": "rustls is compiled into the program, and has no functions with stable names",

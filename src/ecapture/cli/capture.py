@@ -17,6 +17,7 @@ from ecapture.cli.options import capture_options, scope_from
 from ecapture.config import CaptureConfig, Limits, byte_size, ring_size
 from ecapture.errors import ECaptureError, UsageError
 from ecapture.outputs import STDOUT
+from ecapture.probes import probes
 from ecapture.session import Capture, run
 
 _log = logging.getLogger(__name__)
@@ -41,13 +42,48 @@ def tls(context: click.Context, /, **given: Any) -> None:
     carries one. A command after -- is started with the probes in place, and only it and its
     descendants are watched.
     """
-    context.exit(capture("tls", given, context.obj))
+    context.exit(capture(("tls",), given, context.obj))
 
 
-def capture(probe: str, given: dict[str, Any], command: list[str] | None) -> int:
+@click.command()
+@capture_options
+@click.option(
+    "--gnutls",
+    "libraries",
+    multiple=True,
+    metavar="FILE",
+    help="Observe only this library or executable. Repeatable.",
+)
+@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.pass_context
+def gnutls(context: click.Context, /, **given: Any) -> None:
+    """Show the plaintext of programs that use GnuTLS. See `ecapture tls --help` for the rest."""
+    context.exit(capture(("gnutls",), given, context.obj))
+
+
+@click.command(name="all")
+@capture_options
+@click.option("--only", metavar="NAME,...", help="Only these probes, such as tls,gnutls.")
+@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.pass_context
+def everything(context: click.Context, /, *, only: str | None, **given: Any) -> None:
+    """Show the plaintext of all libraries this program knows, in one timeline."""
+    known = tuple(probes())
+    chosen = tuple(dict.fromkeys(only.replace(" ", "").split(","))) if only is not None else known
+    for name in chosen:
+        if name not in known:
+            raise UsageError(
+                option="--only",
+                problem=f"there is no probe {name!r}",
+                hint=f"probes: {', '.join(known)}",
+            )
+    context.exit(capture(chosen, given | {"libraries": ()}, context.obj))
+
+
+def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] | None) -> int:
     """Runs one capture as the options say; ``command`` stood after --. Returns the exit code."""
     set_up_logging(debug=given["debug"], path=given["logaddr"])
-    config = _config(probe, given, command)
+    config = _config(chosen, given, command)
     session = Capture(config, keep_stdout=given["output"] not in (None, STDOUT))
     stages = make_stages(given, session.container_of)
     outputs = make_outputs(given, session.container_of)
@@ -65,7 +101,9 @@ def capture(probe: str, given: dict[str, Any], command: list[str] | None) -> int
     return session.status or 0
 
 
-def _config(probe: str, given: dict[str, Any], command: list[str] | None) -> CaptureConfig:
+def _config(
+    chosen: tuple[str, ...], given: dict[str, Any], command: list[str] | None
+) -> CaptureConfig:
     if given["packet_filter"]:
         raise UsageError(
             option=" ".join(given["packet_filter"]),
@@ -81,7 +119,7 @@ def _config(probe: str, given: dict[str, Any], command: list[str] | None) -> Cap
     # Of messages only the content is cut, and by their parsers, which must see all of it.
     payload = None if parses(given) else truncation(given)
     return CaptureConfig(
-        probes=(probe,),
+        probes=chosen,
         scope=scope_from(given),
         limits=Limits(payload=payload, ring=ring_size(ring, "--mapsize")),
         libraries=tuple(os.path.abspath(path) for path in given["libraries"]),  # noqa: PTH100 - keeps symlinks

@@ -9,6 +9,7 @@ long as it stays unambiguous.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,16 @@ _COMMANDS = {
         "ecapture.cli.capture",
         "tls",
         "Show the plaintext of TLS connections (OpenSSL and its kin).",
+    ),
+    "gnutls": (
+        "ecapture.cli.capture",
+        "gnutls",
+        "Show the plaintext of programs that use GnuTLS.",
+    ),
+    "all": (
+        "ecapture.cli.capture",
+        "everything",
+        "Show what all of these show, in one timeline.",
     ),
     "targets": (
         "ecapture.cli.targets",
@@ -40,9 +51,12 @@ _COMMANDS = {
         "Show a recording made with -m record. Needs no root.",
     ),
 }
-_ALIASES = {"openssl": "tls"}
+_ALIASES = {"gnu": "gnutls", "openssl": "tls"}
 # Options without a value, for finding the subcommand behind options that stand before it.
-_SWITCHES = {"--hex", "-d", "--debug", "--follow", "-h", "--help", "--version", "-v", "--json"}
+_SWITCHES = {
+    *("--hex", "--raw", "--brief", "--follow", "--json", "--redact"),
+    *("-d", "--debug", "-h", "--help", "-v", "--version"),
+}
 
 
 class _Group(click.Group):
@@ -113,8 +127,25 @@ def version() -> str:
     return metadata.version("pyecapture")
 
 
+def _open_standard_streams() -> None:
+    # Started with one of them closed, the next file we open would take its number, and whatever a
+    # library or a launched command says would be written there.
+    for fd, stream in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            os.set_inheritable(fd, True)
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, os.fdopen(fd, "w" if fd else "r", closefd=False))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the ``ecapture`` command. Exits with the code that the error class has."""
+    _open_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, command = given, None
     if "--" in given:
