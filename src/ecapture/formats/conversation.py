@@ -13,14 +13,15 @@ brackets are remarks of ours: ``[image/png, 48213 bytes]``, ``[... 17 more bytes
    Colours are added after that.
 5. What no protocol was found for is left to ``text``: as it is if it reads as text, else dumped.
 
-An ``Exchange`` repeats messages that have been shown; ``brief`` has a line for each.
+An ``Exchange`` repeats messages that have been shown, and adds informational responses (1xx), which
+have no event of their own. ``brief`` has a line for each.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from ecapture.events import Event, Gap, HttpMessage, Plaintext, Said
+from ecapture.events import Event, Exchange, Gap, HttpMessage, Plaintext, Said
 from ecapture.formats.colour import BOLD, DIM, NAME, NOTE, paint, status_colour
 from ecapture.formats.content import (
     ContentType,
@@ -67,7 +68,7 @@ class ConversationFormat:
     def encode(self, events: list[Event]) -> list[bytes]:
         """All events of one batch, in pieces to be written one behind the other.
 
-        Exchanges, ends of conversations and of processes have no lines of their own.
+        Ends of conversations and of processes have no lines.
         """
         out: list[bytes] = []
         for event in events:
@@ -76,6 +77,8 @@ class ConversationFormat:
                 self._http(event, out)  # type: ignore[arg-type]
             elif kind is Said:
                 self._said(event, out)  # type: ignore[arg-type]
+            elif kind is Exchange:
+                self._informational(event, out)  # type: ignore[arg-type]
             elif kind is Plaintext or kind is Gap:
                 out += self._unparsed(event)  # type: ignore[arg-type]
         return out
@@ -92,6 +95,25 @@ class ConversationFormat:
         if message.trailers:
             out.append(self._note("trailers"))
             out.append(self._shown(_fields_text(message.trailers)))
+
+    def _informational(self, event: Exchange, out: list[bytes]) -> None:
+        for head in event.informational:
+            message = HttpMessage(
+                head.time_ns,
+                head.time_ns,
+                event.pid,
+                event.tid,
+                event.uid,
+                event.comm,
+                "read" if event.role == "client" else "write",
+                event.conversation,
+                event.connection,
+                event.no_connection,
+                event.stream,
+                event.exchange,
+                head,
+            )
+            self._http(message, out)
 
     def _http_words(self, message: HttpMessage, kind: ContentType) -> str:
         head = message.head
@@ -134,11 +156,13 @@ class ConversationFormat:
 
     def _body(self, message: HttpMessage, kind: ContentType, out: list[bytes]) -> None:
         body = message.body
-        if not body and (is_grpc(kind.media) or has_grpc_status(message.trailers)):
-            return
         events = kind.media == "text/event-stream" and Mark.UNDECODED not in message.marks
-        if events and not self._hex:
+        if events and not (self._hex and body):
             out.append(self._note(f"{kind.media}, {message.decoded_size} bytes, shown as events"))
+            return
+        # Content of gRPC; where the head was not seen, nothing else comes without a byte of it.
+        elsewhere = is_grpc(kind.media) or has_grpc_status(message.trailers)
+        if not body and (elsewhere or not message.head.fields):
             return
         self._content(body, kind, max(message.decoded_size, len(body)), out)
 

@@ -127,6 +127,20 @@ Odd: a\x0ab
     assert shown(message) == RECEIVED + expected
 
 
+def test_informational_responses_come_with_their_exchange() -> None:
+    head = response_head(status=100, reason="Continue", fields=())
+    expected = b" http/1.1 response length=0\nHTTP/1.1 100 Continue\n\n"
+    begin = RECEIVED.replace(b".005", b".002")
+    assert shown(exchange(informational=(head,))) == begin + expected
+    assert b"curl write 10.0.0.1" in shown(exchange(informational=(head,), role="server"))
+
+
+def test_content_that_was_shown_before_its_head_is_not_missed() -> None:
+    head = Head(TO_SERVER, START, version="2", marks=(Mark.JOINED_LATE,))
+    late = http("request", head, stream=1, size=9, decoded_size=9)
+    assert shown(late) == SENT + b" http/2 request stream=1 length=9 [joined late]\n\n"
+
+
 def test_line_ends_in_fields_cannot_forge_lines() -> None:
     head = request_head(version="2", target="/a\n/b", fields=(("x", "1\r\n--- forged"),))
     assert rb"GET /a\x0a/b HTTP/2" in shown(http("request", head))
@@ -172,6 +186,8 @@ def test_hex_dumps_every_body() -> None:
     dump = b"00000000  89 50 4e 47                                       |.PNG|\n"
     assert body_of(answer(b"\x89PNG", "image/png"), hexadecimal=True) == dump
     assert body_of(answer(b"text", "text/event-stream"), hexadecimal=True).endswith(b"|text|\n")
+    events = answer(b"", "text/event-stream", decoded_size=4)
+    assert body_of(events, hexadecimal=True).endswith(b"4 bytes, shown as events]\n")
     event = said(ServerEvent(TO_CLIENT, START, data="text"))
     assert shown(event, hexadecimal=True).endswith(b"|text|\n")
     event = said(GrpcMessage(TO_CLIENT, START, data=b"text", decoded_size=4))
