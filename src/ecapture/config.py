@@ -79,26 +79,26 @@ class CaptureConfig(msgspec.Struct, frozen=True):
 
 
 def _check_process(pid: int) -> None:
-    if not Path(f"/proc/{pid}").exists():
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        status = ""
+    # A process that has ended keeps its entry until its parent has asked how.
+    ended = re.search(r"^State:\s+[ZX]", status, re.MULTILINE)
+    if not status or ended:
         raise TargetNotFound(
             looked_for=f"process {pid}",
-            looked_in="/proc",
+            looked_in="/proc (it has ended)" if ended else "/proc",
             hint="`ecapture targets` lists the processes that can be watched",
         )
-    if _thread_group(pid) != pid:
+    found = re.search(r"^Tgid:\s+(\d+)", status, re.MULTILINE)
+    group = int(found[1]) if found else pid
+    if group != pid:
         raise UsageError(
             option="--pid",
-            problem=f"{pid} is a thread of process {_thread_group(pid)}",
-            hint=f"use --pid {_thread_group(pid)}",
+            problem=f"{pid} is a thread of process {group}",
+            hint=f"use --pid {group}",
         )
-
-
-def _thread_group(pid: int) -> int:
-    try:
-        found = re.search(r"^Tgid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    except OSError:
-        return pid
-    return int(found[1]) if found else pid
 
 
 _SIZE_LIMIT = 1 << 62
