@@ -18,8 +18,9 @@ wrong, and shall be masked all the same. Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import Final, Literal
 
 Mask = Callable[[bytes], bytes]
@@ -223,63 +224,94 @@ def _masked_cookies(value: bytes, mask: Mask, *, only_first: bool) -> bytes:
     return _PAIR.sub(masked, value)
 
 
-_LINE: Final = re.compile(
-    rb"(?:^|(?<=\n))([ \t<>]{0,32}+)([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}+):([^\r\n]*+)"
+# Each begins with something that the search can skip to; the very first line is matched apart.
+_FIRST_LINE: Final = re.compile(
+    rb"([ \t<>]{0,32}+)([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}+):([^\r\n]*+)"
 )
+_LINE: Final = re.compile(rb"\n" + _FIRST_LINE.pattern)
+_QUOTED_LINE: Final = re.compile(rb"""(["'`])([A-Za-z0-9_\-]{1,64}+):([^\r\n"'`\\]*+)""")
+_ESCAPED_LINE: Final = re.compile(rb"""(\\n)([A-Za-z0-9_\-]{1,64}+):([^\r\n"'`\\]*+)""")
 _FOLDED: Final = re.compile(rb"\r?\n([ \t]++)[^\r\n]++")
-_QUOTED_LINE: Final = re.compile(rb"""(["'`]|\\n)([A-Za-z0-9_\-]{1,64}+):([^\r\n"'`\\]*+)""")
 
 
 def _mask_lines(data: bytes, mask: Mask) -> bytes:
     # Header fields where nobody has parsed them: raw bytes, traces, YAML for that matter. Lines
     # below that are indented further belong to the value of a credential. Other lines are looked at
     # one by one: they may have names of their own.
-    for pattern in (_LINE, _QUOTED_LINE):
-        out, at = [], 0
-        for line in pattern.finditer(data):
-            if line.start() < at or not names_credential(line[2], "header"):
-                continue
-            start, end = line.span(3)
-            while (
-                pattern is _LINE
-                and (more := _FOLDED.match(data, end)) is not None
-                and len(more[1]) > len(line[1])
-            ):
-                end = more.end()
-            value = mask_field(line[2], data[start:end], mask)
-            if value is not None:
-                out += [data[at:start], value]
-                at = end
-        data = b"".join(out) + data[at:] if out else data
+    first = _FIRST_LINE.match(data)
+    lines = chain((first,) if first else (), _LINE.finditer(data))
+    data = _mask_values(data, lines, mask, folding=True)
+    data = _mask_values(data, _QUOTED_LINE.finditer(data), mask)
+    if b"\\n" in data:
+        data = _mask_values(data, _ESCAPED_LINE.finditer(data), mask)
     return data
+
+
+def _mask_values(
+    data: bytes, lines: Iterable[re.Match[bytes]], mask: Mask, *, folding: bool = False
+) -> bytes:
+    out, at = [], 0
+    for line in lines:
+        if line.start() < at or not names_credential(line[2], "header"):
+            continue
+        start, end = line.span(3)
+        while folding and (more := _FOLDED.match(data, end)) and len(more[1]) > len(line[1]):
+            end = more.end()
+        value = mask_field(line[2], data[start:end], mask)
+        if value is not None:
+            out += [data[at:start], value]
+            at = end
+    return b"".join(out) + data[at:] if out else data
 
 
 # --- parameters ---
 
-_PARAMETER: Final = re.compile(rb"""([?&;]|\\u0026|^|[\s,({\["'])([A-Za-z0-9_.%\[\]\-]{1,64}+)=""")
+_IN_NAMES: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.%[]-"
+_NAME_LIMIT: Final = 64
 _VALUE: Final = re.compile(rb"""([^&\s"'<>#\\]*+)""")
-_QUOTED: Final = re.compile(rb"""(["'])([^"'\r\n]*+)""")
+_QUOTED: Final = re.compile(rb"""["']([^"'\r\n]*+)""")
 _FORM_VALUE: Final = re.compile(rb"([^&\r\n]*+)")
-_SEPARATORS: Final = frozenset((b"?", b"&", b";", b"\\u0026"))
+_SEPARATORS: Final = b"?&;"
+_BETWEEN_WORDS: Final = b" \t\r\n,({[\"'"
 
 
 def _mask_parameters(data: bytes, mask: Mask, *, form: bool) -> bytes:
-    out, at = [], 0
-    for found in _PARAMETER.finditer(data):
-        before, name = found.groups()
-        surely = before in _SEPARATORS or (form and not before)
-        place: Place = "parameter" if surely else "anywhere"
-        if found.end() < at or not names_credential(name, place):
+    out, at, equals = [], 0, -1
+    while (equals := data.find(b"=", equals + 1)) >= 0:
+        place = _place_of_name(data, equals, form=form)
+        if place is None:
             continue
         if form:
-            value = _FORM_VALUE.match(data, found.end())
+            value = _FORM_VALUE.match(data, equals + 1)
         else:
-            value = _QUOTED.match(data, found.end()) or _VALUE.match(data, found.end())
+            value = _QUOTED.match(data, equals + 1) or _VALUE.match(data, equals + 1)
         if value is not None:
-            start, end = value.span(value.re.groups)
+            start, end = value.span(1)
             out += [data[at:start], mask(data[start:end])]
             at = end
+            equals = max(equals, end - 1)
     return b"".join(out) + data[at:] if out else data
+
+
+def _place_of_name(data: bytes, end: int, *, form: bool) -> Place | None:
+    # Where the credential belongs whose name ends at ``end``; None if that is no such name.
+    before = data[max(0, end - _NAME_LIMIT - 6) : end]
+    rest = before.rstrip(_IN_NAMES)
+    name = before[len(rest) :]
+    place: Place = "anywhere"
+    if rest.endswith(b"\\") and name.startswith(b"u0026"):
+        name = name[5:]  # an ampersand, as JSON for HTML has it
+        place = "parameter"
+    elif rest:
+        if rest[-1] in _SEPARATORS:
+            place = "parameter"
+        elif rest[-1] not in _BETWEEN_WORDS:
+            return None
+    elif len(name) < end:
+        return None  # longer than names are
+    elif form:
+        place = "parameter"
+    return place if names_credential(name, place) else None
 
 
 _DISPOSITION: Final = re.compile(
