@@ -19,12 +19,21 @@ enum ec_constants {
 	EC_HOOKS_MAXIMUM = 64,	   /* rows in the table of hooks; the attach cookie is the index */
 	EC_PLAIN_SLOTS = 16,	   /* hooks that kernels without attach cookies (before 5.15) can tell apart */
 	EC_CGROUPS_MAXIMUM = 16,   /* cgroups that can be selected at once */
+	EC_SECRET_ROWS = 1024,	   /* files whose keys are read; the attach cookie of those hooks is the row */
+	EC_SECRET_SLOTS = 8,	   /* such files that kernels without attach cookies can tell apart */
+	EC_LABEL_PLACES = 16,	   /* places of label strings that are known of one file */
+	EC_RANDOM_LENGTH = 32,	   /* of a ClientHello (RFC 8446, 4.1.2) */
+	EC_SECRET_MAXIMUM = 64,	   /* EVP_MAX_MD_SIZE; secrets have 32 or 48 bytes */
+	EC_LABEL_LENGTH = 32,	   /* the longest label has 31 characters */
+	EC_SCHEDULE_LENGTH = 576,  /* nine secrets, side by side */
 };
 
 enum ec_kind {
 	EC_KIND_PLAINTEXT = 1, /* bytes that a program read or wrote */
 	EC_KIND_END = 2,       /* a conversation ended: the library freed or cleared its object */
 	EC_KIND_EXIT = 3,      /* a process that had conversations ended */
+	EC_KIND_SECRET = 4,    /* a secret of the kind that key logs have */
+	EC_KIND_SCHEDULE = 5,  /* what OpenSSL keeps of the key schedule of an established connection */
 };
 
 enum ec_direction {
@@ -38,6 +47,7 @@ enum ec_flag {
 	EC_FLAG_SENDFILE = 1 << 2,  /* the bytes came from a file and never were in the program's memory */
 	EC_FLAG_ASSUMED = 1 << 3,   /* taken at entry: the call may have failed or been partial */
 	EC_FLAG_LAST = 1 << 4,	    /* the last piece of its call */
+	EC_FLAG_UNJOINED = 1 << 5,  /* a secret whose client random is not known */
 };
 
 /* Where the 4-tuple of a conversation comes from, or why there is none. */
@@ -68,6 +78,22 @@ enum ec_shape {
 	EC_SHAPE_PLAINTEXT = 0,	 /* a handle, a buffer and a length: read or write */
 	EC_SHAPE_DESCRIPTOR = 1, /* the library is told its file descriptor: (handle, fd) */
 	EC_SHAPE_END = 2,	 /* the handle ceases to stand for its conversation: (handle) */
+	EC_SHAPE_SECRET = 3,	 /* a secret is told: (handle, label, secret, length) */
+	EC_SHAPE_MASTER = 4,	 /* a master secret is made: (handle, output, ...) */
+	EC_SHAPE_KEPT = 5,	 /* any call with the handle, to read the secrets that it keeps */
+};
+
+/* The labels of secrets, as key logs have them. */
+enum ec_label {
+	EC_LABEL_UNKNOWN = 0,
+	EC_LABEL_CLIENT_RANDOM = 1,
+	EC_LABEL_CLIENT_EARLY_TRAFFIC_SECRET = 2,
+	EC_LABEL_CLIENT_HANDSHAKE_TRAFFIC_SECRET = 3,
+	EC_LABEL_SERVER_HANDSHAKE_TRAFFIC_SECRET = 4,
+	EC_LABEL_CLIENT_TRAFFIC_SECRET_0 = 5,
+	EC_LABEL_SERVER_TRAFFIC_SECRET_0 = 6,
+	EC_LABEL_EXPORTER_SECRET = 7,
+	EC_LABEL_EARLY_EXPORTER_SECRET = 8,
 };
 
 enum ec_hook_flag {
@@ -85,6 +111,30 @@ struct ec_hook {
 	__u8 flags;	      /* enum ec_hook_flag */
 	__u8 shape;	      /* enum ec_shape */
 	__u8 _padding;
+};
+
+/* How to walk from a handle to a field: load a pointer at each offset but the last. A count of 0: not known. */
+struct ec_chain {
+	__u16 first;
+	__u16 second;
+	__u16 third;
+	__u16 fourth;
+	__u16 count;
+};
+
+/* Where the secrets of one library stand in its objects. Index into the array "secret_rows". */
+struct ec_secret_row {
+	struct ec_chain client_random;
+	struct ec_chain master_key;
+	struct ec_chain schedule; /* from the handshake secret to the server's application secret */
+	struct ec_chain exporter;
+	struct ec_chain version;
+	struct ec_chain object_type; /* where there is one, only an object of type 0 is a TLS connection */
+	struct ec_chain handshake_state;
+	struct ec_chain in_init;
+	__u16 finished_state;			/* handshake_state once the handshake is over */
+	__u16 label_place[EC_LABEL_PLACES];	/* where in its page a label's text begins, and */
+	__u8 label_number[EC_LABEL_PLACES];	/* which (enum ec_label): for text that cannot be read */
 };
 
 /* The filter and limits, one row in the array "settings"; changed while running. */
@@ -149,6 +199,34 @@ struct ec_end {
 /* A process that was captured ended. 48 bytes. */
 struct ec_exit {
 	struct ec_header header;
+};
+
+/* One secret. 200 bytes. */
+struct ec_secret {
+	struct ec_header header;
+	__u64 handle;
+	__u64 generation;
+	__u8 client_random[EC_RANDOM_LENGTH];
+	__u8 label[EC_LABEL_LENGTH]; /* text; empty: the number counts */
+	__u8 secret[EC_SECRET_MAXIMUM];
+	__u16 length;	     /* of the secret */
+	__u8 label_number;   /* enum ec_label */
+	__u8 _padding[5];
+};
+
+/*
+ * Of an established TLS 1.3 connection of OpenSSL's: nine arrays of 64 bytes as they stand in its object (handshake
+ * secret, master secret, resumption secret, client's and server's finished secrets, hash of the transcript up to the
+ * server's Finished, hash up to ServerHello, client's and server's application secrets), and the exporter secret.
+ * 736 bytes.
+ */
+struct ec_schedule {
+	struct ec_header header;
+	__u64 handle;
+	__u64 generation;
+	__u8 client_random[EC_RANDOM_LENGTH];
+	__u8 secrets[EC_SCHEDULE_LENGTH];
+	__u8 exporter[EC_SECRET_MAXIMUM];
 };
 
 /* What could not be delivered, counted where it happened; one row in the array "losses". */

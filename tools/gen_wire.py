@@ -24,8 +24,8 @@ CODES = {
     (4, True): "i",
     (8, True): "q",
 }
-# Kept as raw bytes inside other types: they are compared and cached as one value.
-OPAQUE = {"ec_tuple_value"}
+# Kept as raw bytes inside other types: they are compared, cached or packed as one value.
+OPAQUE = {"ec_tuple_value", "ec_chain"}
 SKIPPED_PREFIX = "ec_"
 
 

@@ -14,6 +14,13 @@ PIECE_MAXIMUM = 16384
 HOOKS_MAXIMUM = 64
 PLAIN_SLOTS = 16
 CGROUPS_MAXIMUM = 16
+SECRET_ROWS = 1024
+SECRET_SLOTS = 8
+LABEL_PLACES = 16
+RANDOM_LENGTH = 32
+SECRET_MAXIMUM = 64
+LABEL_LENGTH = 32
+SCHEDULE_LENGTH = 576
 
 
 class Direction(IntEnum):
@@ -39,6 +46,7 @@ class Flag(IntFlag):
     SENDFILE = 4
     ASSUMED = 8
     LAST = 16
+    UNJOINED = 32
 
 
 class HookFlag(IntFlag):
@@ -55,6 +63,22 @@ class Kind(IntEnum):
     PLAINTEXT = 1
     END = 2
     EXIT = 3
+    SECRET = 4
+    SCHEDULE = 5
+
+
+class Label(IntEnum):
+    """enum ec_label."""
+
+    UNKNOWN = 0
+    CLIENT_RANDOM = 1
+    CLIENT_EARLY_TRAFFIC_SECRET = 2
+    CLIENT_HANDSHAKE_TRAFFIC_SECRET = 3
+    SERVER_HANDSHAKE_TRAFFIC_SECRET = 4
+    CLIENT_TRAFFIC_SECRET_0 = 5
+    SERVER_TRAFFIC_SECRET_0 = 6
+    EXPORTER_SECRET = 7
+    EARLY_EXPORTER_SECRET = 8
 
 
 class Length(IntEnum):
@@ -72,6 +96,9 @@ class Shape(IntEnum):
     PLAINTEXT = 0
     DESCRIPTOR = 1
     END = 2
+    SECRET = 3
+    MASTER = 4
+    KEPT = 5
 
 
 class TupleSource(IntEnum):
@@ -83,6 +110,15 @@ class TupleSource(IntEnum):
     NOT_INET = 3
     UNREADABLE = 4
 
+
+CHAIN = Struct("<HHHHH")
+CHAIN_FIELDS = (
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "count",
+)
 
 END = Struct("<QIHHIIII16sQQ")
 END_FIELDS = (
@@ -174,6 +210,59 @@ PLAINTEXT_FIELDS = (
     "fd",
     "direction",
     "hook",
+)
+
+SCHEDULE = Struct("<QIHHIIII16sQQ32s576s64s")
+SCHEDULE_FIELDS = (
+    "time_ns",
+    "size",
+    "kind",
+    "flags",
+    "pid",
+    "tid",
+    "uid",
+    "cpu",
+    "comm",
+    "handle",
+    "generation",
+    "client_random",
+    "secrets",
+    "exporter",
+)
+
+SECRET = Struct("<QIHHIIII16sQQ32s32s64sHB5x")
+SECRET_FIELDS = (
+    "time_ns",
+    "size",
+    "kind",
+    "flags",
+    "pid",
+    "tid",
+    "uid",
+    "cpu",
+    "comm",
+    "handle",
+    "generation",
+    "client_random",
+    "label",
+    "secret",
+    "length",
+    "label_number",
+)
+
+SECRET_ROW = Struct("<10s10s10s10s10s10s10s10sH32s16s")
+SECRET_ROW_FIELDS = (
+    "client_random",
+    "master_key",
+    "schedule",
+    "exporter",
+    "version",
+    "object_type",
+    "handshake_state",
+    "in_init",
+    "finished_state",
+    "label_place",
+    "label_number",
 )
 
 SETTINGS = Struct("<QQIIIIIII4x")
