@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from ecapture import version
 from ecapture._wire import LOSSES
 from ecapture.errors import UsageError
 from ecapture.events import Event, Losses, Plaintext, ProcessExit
@@ -68,6 +69,35 @@ class FormatOutput:
 
     def close(self, _losses: Losses) -> None:
         """Write what is queued."""
+        self._writer.close()
+
+
+class HarOutput:
+    """Exchanges as a HAR file: whole after every write, where the file can be overwritten."""
+
+    def __init__(self, destination: str, container_of: Callable[[int], str]) -> None:
+        from ecapture.formats.har import HarFormat  # noqa: PLC0415 - only where it is used
+
+        self._writer = open_writer(destination)
+        self._format = HarFormat(
+            version=version(), container_of=container_of, seekable=self._writer.seekable
+        )
+
+    def opening(self, _metadata: Metadata) -> None:
+        """Write the beginning of the archive."""
+        self._writer.write(self._format.opening())
+
+    def records(self, _batch: bytes) -> None:
+        """The archive is made of exchanges."""
+
+    def events(self, events: list[Event]) -> None:
+        """Write the exchanges of one batch with one call."""
+        back, pieces = self._format.encode(events)
+        self._writer.write(*pieces, back=back)
+
+    def close(self, _losses: Losses) -> None:
+        """Write the end of the archive, and what is queued."""
+        self._writer.write(self._format.closing())
         self._writer.close()
 
 

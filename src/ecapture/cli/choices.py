@@ -13,7 +13,7 @@ from ecapture.formats.text import TextFormat
 from ecapture.outputs import STDOUT, FormatOutput, Output, RecordOutput
 from ecapture.pipeline.stage import Stage
 
-MODES = ("text", "jsonl", "record")
+MODES = ("text", "jsonl", "har", "record")
 
 
 def truncation(given: dict[str, Any]) -> int | None:
@@ -44,6 +44,16 @@ def make_stages(given: dict[str, Any], container_of: Callable[[int], str]) -> li
                 hint="record without it, and filter on replay",
             )
         stages.append(Filtered(Filter(given["filter"], container_of=container_of)))
+    if given["redact"]:
+        from ecapture.pipeline.redact import Redacted  # noqa: PLC0415
+
+        if given["model"] == "record":
+            raise UsageError(
+                option="--redact",
+                problem="a recording holds what the kernel sent, whole",
+                hint="record without it, and redact on replay",
+            )
+        stages.append(Redacted())
     return stages
 
 
@@ -58,6 +68,10 @@ def make_outputs(given: dict[str, Any], container_of: Callable[[int], str]) -> l
         )
     if mode == "record":
         return [RecordOutput(destination, container_of)]
+    if mode == "har":
+        from ecapture.outputs import HarOutput  # noqa: PLC0415
+
+        return [HarOutput(destination, container_of)]
     if mode == "jsonl":
         from ecapture.formats.jsonl import JsonLinesFormat  # noqa: PLC0415 - only where it is used
 

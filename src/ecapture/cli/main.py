@@ -120,13 +120,6 @@ def cli(context: click.Context) -> None:
         context.exit(2)
 
 
-def version() -> str:
-    """The version of the installed package."""
-    from importlib import metadata  # noqa: PLC0415 - slow to import, seldom wanted
-
-    return metadata.version("pyecapture")
-
-
 def _open_standard_streams() -> None:
     # Started with one of them closed, the next file we open would take its number, and whatever a
     # library or a launched command says would be written there.

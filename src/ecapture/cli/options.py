@@ -12,13 +12,20 @@ from ecapture.config import Scope
 
 _OUTPUT = (
     click.option(
-        "-m", "--model", default="text", metavar="MODE", help="text (default), jsonl or record."
+        "-m",
+        "--model",
+        default="text",
+        metavar="MODE",
+        help="text (default), jsonl, har or record.",
     ),
     click.option(
         "-w", "--output", metavar="FILE", help="Write to FILE (created 0600); - is standard output."
     ),
     click.option("--hex", is_flag=True, help="Show payloads as hexadecimal dumps."),
     click.option("--raw", is_flag=True, help="Show what was read and written as it is, unparsed."),
+    click.option(
+        "--redact", is_flag=True, help="Replace passwords, tokens and cookies in what is shown."
+    ),
     click.option("--brief", is_flag=True, help="One line per request and its response."),
     click.option(
         "--color",

@@ -30,10 +30,14 @@ class RegularFile:
         self._filled = 0
         self._refused = False
 
-    def write(self, pieces: Sequence[bytes], *, flood: bool) -> None:
-        """Writes all pieces; under ``flood`` a buffer's fill may stay behind until ``flush``."""
+    def write(self, pieces: Sequence[bytes], *, flood: bool, back: int = 0) -> None:
+        """Write all pieces; under ``flood`` up to a buffer's fill may stay behind until ``flush``.
+
+        Without flood, ``back`` bytes at the end are overwritten first.
+        """
         if not flood or not self._open_direct():
             self.flush()
+            self._offset -= back
             for piece in pieces:
                 self._write_plain(piece)
             return

@@ -44,7 +44,7 @@ class Writer:
         self._name = name
         self._owned = owned
         self._limit = queue_bytes
-        self._queue: deque[tuple[list[bytes], int]] = deque()
+        self._queue: deque[tuple[list[bytes], int, int]] = deque()
         self._queued = 0
         self._ending = False
         self._error: OSError | None = None
@@ -56,17 +56,26 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=f"write {name}", daemon=True)
         self._thread.start()
 
-    def write(self, *pieces: bytes) -> None:
-        """Queues bytes; waits while the queue is full. Raises SinkError once a write has failed."""
+    @property
+    def seekable(self) -> bool:
+        """Whether what was written can be overwritten: ``write`` with ``back``."""
+        return self._file is not None
+
+    def write(self, *pieces: bytes, back: int = 0) -> None:
+        """Queues bytes; waits while the queue is full. Raises SinkError once a write has failed.
+
+        ``back``: the last so many bytes of a seekable file are overwritten, by a single write.
+        """
         size = sum(map(len, pieces))
         if not size:
             return
-        joined = [b"".join(pieces)] if size < _JOIN_BELOW * len(pieces) else list(pieces)
+        join = back or size < _JOIN_BELOW * len(pieces)
+        joined = [b"".join(pieces)] if join else list(pieces)
         with self._changed:
             while self._queued and self._queued + size > self._limit and not self._error:
                 self._changed.wait()
             self._raise_error()
-            self._queue.append((joined, size))
+            self._queue.append((joined, size, back))
             self._queued += size
             self._changed.notify_all()
 
@@ -101,13 +110,13 @@ class Writer:
                         self._changed.wait()
                     if not self._queue:
                         break
-                    pieces, size = self._queue.popleft()
-                    flood = self._queued >= FLOOD_BYTES
+                    pieces, size, back = self._queue.popleft()
+                    flood = not back and self._queued >= FLOOD_BYTES
                     drained = not self._queue
                 if self._file is None:
                     self._write_all(pieces)
                 else:
-                    self._file.write(pieces, flood=flood)
+                    self._file.write(pieces, flood=flood, back=back)
                     if drained:
                         self._file.flush()
                 with self._changed:

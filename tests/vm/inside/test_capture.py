@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The product on this kernel: real programs, exact bytes, right addresses, a filter, a recording."""
+"""The product on this kernel: real programs, exact bytes, addresses, a filter, a recording."""
 
 from __future__ import annotations
 
