@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One conversation whose protocol is known: parsers fed, and what they return put together.
+
+``HttpMessage`` comes as soon as a message is complete, ``Exchange`` when both its sides are,
+``Said`` for messages of other kinds.
+
+1. What is missing (a gap, or the end of a payload that is shorter than its length) is told to the
+   parser at once, so that what it completes is not held up.
+2. A pair lives until its response is complete, or is sure not to come: the stream was given up, or
+   a later request of HTTP/1 was answered. Of those that wait for ever the oldest give way.
+3. Content is kept up to the parser's limit per message and up to an ``Allowance`` in all; what
+   finds no room is not kept, and its message says so.
+
+Events are made with positional arguments: per message that is a microsecond.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from ecapture.events import Event, Exchange, Gap, HttpMessage, Plaintext, Said
+from ecapture.protocols.detect import Protocol
+from ecapture.protocols.grpc import MESSAGE_LIMIT
+from ecapture.protocols.http1 import Http1Connection
+from ecapture.protocols.http2 import Http2Connection
+from ecapture.protocols.http2_streams import ContentLimits
+from ecapture.protocols.messages import (
+    Body,
+    Direction,
+    GrpcMessage,
+    Head,
+    Mark,
+    Message,
+    MessageComplete,
+    Note,
+    Opaque,
+    ServerEvent,
+    Switched,
+    WebSocketMessage,
+)
+
+READ: Final = 0
+WRITE: Final = 1
+
+_MAXIMUM_PAIRS: Final = 4096
+"""Requests of one conversation that wait for their responses."""
+_GIVING_WAY: Final = 1024
+_MAXIMUM_INFORMATIONAL: Final = 16
+_NO_ROOM: Final = "too much content is waiting, the rest of it is not kept"
+_TO_SERVER: Final = Direction.TO_SERVER
+_TO_CLIENT: Final = Direction.TO_CLIENT
+
+
+class Allowance:
+    """How much content (bytes) may wait in unfinished messages and exchanges of all talks."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+
+class _Part:
+    """A message whose content is coming in."""
+
+    __slots__ = ("content", "head", "limited", "separate")
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.content: bytes | bytearray = b""  # the latter from the second piece on
+        self.limited = False
+        # Whether its content is given out as messages of its own, and so not kept again.
+        self.separate = False
+
+
+class _Pair:
+    """A request and its response, while they are becoming an exchange."""
+
+    __slots__ = ("answered", "asked", "informational", "kept", "request", "response")
+
+    def __init__(self) -> None:
+        self.asked: _Part | None = None
+        self.answered: _Part | None = None
+        self.request: HttpMessage | None = None
+        self.response: HttpMessage | None = None
+        self.informational: tuple[Head, ...] = ()
+        self.kept = 0  # of the allowance
+
+
+class Talk:
+    """Reads one conversation.
+
+    ``client_writes``: whether the process is the client; HTTP/2 finds that out by itself.
+    """
+
+    __slots__ = (
+        "_allowance",
+        "_client_writes",
+        "_event",
+        "_http1",
+        "_http2",
+        "_limits",
+        "_out",
+        "_pairs",
+    )
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        event: Plaintext,
+        *,
+        client_writes: bool,
+        body_limit: int,
+        allowance: Allowance,
+    ) -> None:
+        self._limits = ContentLimits(body_limit, min(body_limit, MESSAGE_LIMIT))
+        self._http1: Http1Connection | None = None
+        self._http2: Http2Connection | None = None
+        self._client_writes = client_writes
+        if protocol is Protocol.HTTP1:
+            self._http1 = Http1Connection(body_limit=body_limit)
+        else:
+            self._http2 = Http2Connection(content=self._limits)
+            self._client_writes = True  # what its parser assumes until it knows
+        self._allowance = allowance
+        # By stream (HTTP/2), or by the negative number of the exchange (HTTP/1).
+        self._pairs: dict[int, _Pair] = {}
+        self._event = event
+        self._out: list[Event] = []
+
+    def read(self, event: Plaintext, out: list[Event]) -> None:
+        """Read on, and append to ``out`` what is complete thereby."""
+        self._event = event
+        self._out = out
+        payload = event.payload
+        side = WRITE if event.direction == "write" else READ
+        if payload:
+            self._feed(side, payload, event.time_ns, 0)
+        missing = event.length - len(payload)
+        if missing > 0:
+            self._feed(side, b"", event.time_ns, missing)
+
+    def miss(self, gap: Gap, out: list[Event]) -> None:
+        """Note that bytes are lost here."""
+        self._out = out
+        self._feed(WRITE if gap.direction == "write" else READ, b"", gap.time_ns, gap.length)
+
+    def end(self, time_ns: int, out: list[Event], *, cut: bool) -> None:
+        """End the conversation, or the capture if ``cut``: all that waits is given out.
+
+        Without a time of the end it is that of the last event.
+        """
+        self._out = out
+        time_ns = time_ns or self._event.time_ns
+        messages: list[Message] = []
+        if self._http1 is not None:
+            messages += self._http1.end(time_ns, cut=cut)
+        if self._http2 is not None:
+            messages += self._http2.end(time_ns)
+        self._take(messages)
+        for key in list(self._pairs):
+            self._close(key)
+
+    def _feed(self, side: int, payload: bytes, time_ns: int, gap: int) -> None:
+        if self._http1 is not None:
+            to_server = (side == WRITE) is self._client_writes
+            direction = _TO_SERVER if to_server else _TO_CLIENT
+            self._take(self._http1.feed(direction, payload, time_ns, gap))
+        elif self._http2 is not None:
+            messages = self._http2.feed(side, payload, time_ns, gap)
+            client = self._http2.client
+            if client is not None:
+                self._client_writes = client == WRITE
+            self._take(messages)
+
+    # --- what was read ---
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            kind = type(message)
+            if kind is Head:
+                self._head(message)  # type: ignore[arg-type]
+            elif kind is MessageComplete:
+                self._complete(message)  # type: ignore[arg-type]
+            elif kind is Body:
+                self._body(message)  # type: ignore[arg-type]
+            elif kind is Switched:
+                self._switched(message)  # type: ignore[arg-type]
+            elif kind is Opaque:
+                self._opaque(message)  # type: ignore[arg-type]
+            else:
+                self._say(message)  # type: ignore[arg-type]
+
+    def _head(self, head: Head) -> None:
+        key = head.stream or -head.exchange
+        pair = self._pairs.get(key)
+        if pair is None:
+            pair = self._pairs[key] = _Pair()
+            if len(self._pairs) > _MAXIMUM_PAIRS:
+                self._make_way()
+        if head.kind == "request":
+            pair.asked = _Part(head)
+        elif not head.informational:
+            pair.answered = _Part(head)
+        elif len(pair.informational) < _MAXIMUM_INFORMATIONAL:
+            pair.informational += (head,)
+
+    def _body(self, body: Body) -> None:
+        pair = self._pairs.get(body.stream or -body.exchange)
+        if pair is None:
+            return
+        part = pair.asked if body.direction is _TO_SERVER else pair.answered
+        if part is None or part.separate or part.limited:
+            return
+        size = len(body.data)
+        if size > self._allowance.left:
+            part.limited = True
+            return
+        self._allowance.left -= size
+        pair.kept += size
+        content = part.content
+        if not content:
+            part.content = body.data
+        elif type(content) is bytearray:
+            content += body.data
+        else:
+            part.content = bytearray(content) + body.data
+
+    def _complete(self, end: MessageComplete) -> None:
+        key = end.stream or -end.exchange
+        pair = self._pairs.get(key)
+        if pair is None:
+            return
+        to_server = end.direction is _TO_SERVER
+        part = pair.asked if to_server else pair.answered
+        if part is None:
+            return
+        head = part.head
+        marks, problem = end.marks, head.problem or end.problem
+        if head.marks:
+            marks = head.marks + tuple(mark for mark in marks if mark not in head.marks)
+        if part.limited:
+            marks, problem = (*marks, Mark.LIMITED), problem or _NO_ROOM
+        event = self._event
+        message = HttpMessage(
+            end.time_ns,
+            head.time_ns,
+            event.pid,
+            event.tid,
+            event.uid,
+            event.comm,
+            "write" if to_server is self._client_writes else "read",
+            event.conversation,
+            event.connection,
+            event.no_connection,
+            end.stream,
+            end.exchange,
+            head,
+            bytes(part.content),
+            end.size,
+            end.decoded_size,
+            end.codings,
+            end.trailers,
+            marks,
+            problem,
+        )
+        self._out.append(message)
+        if to_server:
+            pair.request, pair.asked = message, None
+            if pair.answered is None and (pair.response is not None or Mark.ABANDONED in marks):
+                self._close(key)
+        else:
+            pair.response, pair.answered = message, None
+            if pair.asked is None:
+                self._close(key)
+                if key < 0 and self._pairs:
+                    self._unanswered(key)
+
+    def _close(self, key: int) -> None:
+        # Give out the exchange, unless there is nothing of it.
+        pair = self._pairs.pop(key)
+        self._allowance.left += pair.kept
+        request, response = pair.request, pair.response
+        either = response or request
+        if either is None:
+            return
+        event = self._event
+        self._out.append(
+            Exchange(
+                either.time_ns if request is None else max(either.time_ns, request.time_ns),
+                request.started_ns if request is not None else 0,
+                response.started_ns if response is not None else 0,
+                event.pid,
+                event.tid,
+                event.uid,
+                event.comm,
+                "client" if self._client_writes else "server",
+                event.conversation,
+                event.connection,
+                event.no_connection,
+                either.stream,
+                either.exchange,
+                request,
+                response,
+                pair.informational,
+            )
+        )
+
+    def _unanswered(self, answered: int) -> None:
+        # Responses come in the order of their requests, so the ones before were lost.
+        for key in [key for key in self._pairs if answered < key < 0]:
+            pair = self._pairs[key]
+            if pair.asked is None and pair.answered is None:
+                self._close(key)
+
+    def _make_way(self) -> None:
+        waiting = [k for k, p in self._pairs.items() if p.asked is None and p.answered is None]
+        for key in waiting[:_GIVING_WAY]:
+            self._close(key)
+
+    def _say(self, message: WebSocketMessage | ServerEvent | GrpcMessage | Note) -> None:
+        event = self._event
+        to_server = message.direction is _TO_SERVER
+        key = message.stream or -message.exchange
+        pair = self._pairs.get(key)
+        if pair is not None and isinstance(message, (GrpcMessage, ServerEvent)):
+            part = pair.asked if to_server else pair.answered
+            if part is not None and not part.separate:
+                part.separate = True
+                size = len(part.content)
+                self._allowance.left += size
+                pair.kept -= size
+                part.content = b""
+        self._out.append(
+            Said(
+                message.time_ns,
+                event.pid,
+                event.tid,
+                event.uid,
+                event.comm,
+                "write" if to_server is self._client_writes else "read",
+                event.conversation,
+                event.connection,
+                event.no_connection,
+                message,
+            )
+        )
+        if (
+            pair is not None
+            and isinstance(message, Note)
+            and message.mark is Mark.ABANDONED
+            and pair.asked is None
+            and pair.answered is None
+        ):
+            self._close(key)
+
+    # --- protocols within protocols ---
+
+    def _switched(self, switched: Switched) -> None:
+        if switched.protocol == "h2c" and self._http1 is not None:
+            self._http1 = None
+            self._http2 = Http2Connection(
+                client=WRITE if self._client_writes else READ, upgraded=True, content=self._limits
+            )
+
+    def _opaque(self, opaque: Opaque) -> None:
+        to_server = opaque.direction is _TO_SERVER
+        side = WRITE if to_server is self._client_writes else READ
+        if self._http2 is not None and not opaque.stream:
+            # Came in the same piece as the end of HTTP/1.
+            self._take(self._http2.feed(side, opaque.data, opaque.time_ns, opaque.gap))
+            return
+        # A tunnel: what it carries is shown as it is, at the place in its call where it stood.
+        event, data = self._event, opaque.data
+        direction: Literal["read", "write"] = "write" if side == WRITE else "read"
+        if opaque.gap > 0:
+            self._out.append(
+                Gap(
+                    opaque.time_ns,
+                    event.pid,
+                    event.comm,
+                    direction,
+                    event.conversation,
+                    event.connection,
+                    event.stream_offset,
+                    opaque.gap,
+                )
+            )
+        if not data:
+            return
+        if len(data) == len(event.payload) and direction == event.direction:
+            self._out.append(event)
+            return
+        before = len(event.payload) - len(data) if event.payload.endswith(data) else 0
+        self._out.append(
+            msgspec.structs.replace(
+                event,
+                direction=direction,
+                payload=data,
+                length=len(data),
+                missing="",
+                stream_offset=event.stream_offset + before,
+                call_offset=event.call_offset + before,
+            )
+        )
