@@ -206,7 +206,7 @@ class Captured:
         self.process = subprocess.Popen(
             [str(word) for word in words],
             env=environment(env),
-            stdin=subprocess.DEVNULL,
+            stdin=how.pop("stdin", subprocess.DEVNULL),
             stdout=how.pop("stdout", subprocess.PIPE),
             stderr=subprocess.PIPE,
             text=True,

@@ -64,7 +64,7 @@ def assert_accounted(run, program):
     assert told <= summary["lost_bytes"]
 
 
-@pytest.mark.parametrize("size, count", [(100, 20000), (16384, 2000)])
+@pytest.mark.parametrize("size, count", [(100, 10000), (16384, 1000)])
 def test_nothing_is_lost_at_full_speed(capture, peer, size, count):
     program = peer("pair", "--wait-go", sizes=[size], count=count)
     program.wait_for("ready")
@@ -77,7 +77,7 @@ def test_nothing_is_lost_at_full_speed(capture, peer, size, count):
 
 @pytest.mark.parametrize("sizes", [[100], [1, 100, 16384, 100000], [1 << 20]], ids=str)
 def test_a_starved_reader_loses_but_keeps_count(capture, peer, sizes):
-    count = max(1, 6000000 // sum(sizes))
+    count = max(1, 2000000 // sum(sizes))
     program = peer("pair", "--wait-go", sizes=sizes, count=count)
     program.wait_for("ready")
     with capture("--pid", program.pid, "--mapsize", "256k") as run:
@@ -106,7 +106,7 @@ def test_losses_in_the_middle_stand_at_their_place(capture, peer):
 
 @pytest.mark.parametrize("size", [100, 16384, 100000])
 def test_a_small_buffer_at_full_speed_keeps_count(capture, peer, size):
-    program = peer("pair", "--wait-go", sizes=[size], count=max(20, 3000000 // size))
+    program = peer("pair", "--wait-go", sizes=[size], count=max(20, 1500000 // size))
     program.wait_for("ready")
     with capture("--pid", program.pid, "--mapsize", "64k") as run:
         program.run()

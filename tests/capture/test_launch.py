@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import shutil
+import subprocess
 
 import pytest
 from harness import CAPTURES, joined, parse_text, run_ecapture
@@ -54,8 +55,11 @@ def test_descendants_are_watched_and_others_are_not(capture, peer, tlspeer, tmp_
 @pytest.mark.needs("mapping_watch")
 def test_a_library_that_only_the_command_uses(capture, tlspeer, tmp_path):
     shutil.copy(installed_libssl(), tmp_path / "libssl.so.3")
-    words = ["env", f"LD_LIBRARY_PATH={tmp_path}", tlspeer, "pair", *SAID]
-    with capture(command=words) as run:
+    words = ["env", f"LD_LIBRARY_PATH={tmp_path}", tlspeer, "pair", "--wait-go", *SAID]
+    with capture("-d", command=words, stdin=subprocess.PIPE) as run:
+        run.wait_attached(tmp_path / "libssl.so.3")
+        run.process.stdin.write("go\n")
+        run.process.stdin.close()
         program = Launched(run)
     assert_exact(run.shown(), program)
 
@@ -103,7 +107,7 @@ def test_no_command_after_the_dashes_is_refused():
 
 def test_what_the_command_prints_is_not_mixed_into_the_data(tlspeer):
     script = 'echo printed; echo complained >&2; exec "$@" >&2'
-    done = run_ecapture("tls", "--", "sh", "-c", script, "sh", tlspeer, "pair", *SAID)
+    done = run_ecapture("tls", "--raw", "--", "sh", "-c", script, "sh", tlspeer, "pair", *SAID)
     assert done.returncode == 0
     assert b"printed\n" in done.stderr
     assert b"complained\n" in done.stderr

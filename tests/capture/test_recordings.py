@@ -15,7 +15,8 @@ from peers import assert_exact
 
 from ecapture.config import CaptureConfig, Limits, Scope
 from ecapture.errors import ECaptureError
-from ecapture.outputs import RecordOutput, TextOutput
+from ecapture.formats.text import TextFormat
+from ecapture.outputs import FormatOutput, RecordOutput
 from ecapture.session import Capture, Replay, run
 
 pytestmark = CAPTURES
@@ -30,7 +31,10 @@ def both_ways(peer, tmp_path):
         program = peer("pair", "--wait-go", **how)
         program.wait_for("ready")
         text, recording = tmp_path / "text", tmp_path / "recording"
-        outputs = [TextOutput(str(text)), RecordOutput(str(recording))]
+        outputs = [
+            FormatOutput(TextFormat(), str(text)),
+            RecordOutput(str(recording), lambda _pid: ""),
+        ]
         summaries = []
         config = CaptureConfig(scope=Scope(pids=(program.pid,)), limits=limits)
         with Capture(config) as capture:
@@ -52,7 +56,7 @@ def summary_of(done):
 
 def test_a_replay_is_the_live_run_byte_for_byte(both_ways, tmp_path):
     program, text, recording, summary = both_ways()
-    done = run_ecapture("replay", recording, "-w", tmp_path / "again")
+    done = run_ecapture("replay", "--raw", recording, "-w", tmp_path / "again")
     assert done.returncode == 0
     assert done.stdout == b""
     assert (tmp_path / "again").read_bytes() == text.read_bytes()
@@ -64,7 +68,7 @@ def test_a_replay_tells_of_losses_as_the_live_run_did(both_ways):
     _, text, recording, summary = both_ways(
         Limits(ring=1 << 16, payload=20000), sizes=[100000, 16384], count=300
     )
-    done = run_ecapture("replay", recording)
+    done = run_ecapture("replay", "--raw", recording)
     assert done.stdout == text.read_bytes()
     assert summary_of(done) == summary
 
@@ -75,7 +79,7 @@ def test_a_recording_of_the_command_line(capture, peer):
     with capture("--pid", program.pid, mode="record") as live:
         program.run()
         live.finish()
-    done = run_ecapture("replay", live.path)
+    done = run_ecapture("replay", "--raw", live.path)
     assert_exact(parse_text(done.stdout), program)
     assert done.stderr.decode().splitlines()[-1] == live.stderr.splitlines()[-1]
     assert live.path.stat().st_mode & 0o777 == 0o600
@@ -89,7 +93,7 @@ def test_a_recording_is_good_up_to_where_its_capture_was_killed(capture, peer):
         live.wait_written(100_000)
         live.process.send_signal(signal.SIGKILL)
         live.process.wait(DEADLINE)
-    done = run_ecapture("replay", live.path)
+    done = run_ecapture("replay", "--raw", live.path)
     assert done.returncode == 0
     events = parse_text(done.stdout)
     assert len(events) > 100
@@ -103,7 +107,9 @@ def test_anybody_may_replay(both_ways, open_folder):
     public = Path(shutil.copy(recording, open_folder / "recording"))
     public.chmod(0o644)
     env = {"HOME": "/nonexistent"}
-    done = run_ecapture("replay", public, env=env, user=NOBODY, group=NOBODY, extra_groups=())
+    done = run_ecapture(
+        "replay", "--raw", public, env=env, user=NOBODY, group=NOBODY, extra_groups=()
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == text.read_bytes()
 
