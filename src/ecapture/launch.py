@@ -25,6 +25,7 @@ class Launched:
         self._go_read, self._go_write = os.pipe()
         self._failed_read, self._failed_write = os.pipe()
         self._status: int | None = None
+        self._started = False
         account = _invoking_user()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -65,6 +66,7 @@ class Launched:
 
     def start(self) -> None:
         """Lets the command run. Raises TargetNotFound if it cannot be executed."""
+        self._started = True
         os.write(self._go_write, b"g")
         os.close(self._go_write)
         with os.fdopen(self._failed_read, "rb") as failed:
@@ -76,12 +78,6 @@ class Launched:
                 looked_in=f"PATH ({os.strerror(int(code))})",
                 hint="give the command after -- as you would type it",
             )
-
-    def abandon(self) -> None:
-        """Ends a command that was never started."""
-        for fd in (self._go_write, self._failed_read):
-            os.close(fd)
-        os.waitpid(self.pid, 0)
 
     def poll(self) -> int | None:
         """The exit status as a shell would tell it, or None while it runs."""
@@ -98,8 +94,12 @@ class Launched:
         return self._status or 0
 
     def terminate(self) -> None:
-        """Passes our own end on to the command."""
-        if self.poll() is None:
+        """Passes our own end on to the command; one that was never started ends by itself."""
+        if not self._started:
+            os.close(self._go_write)
+            os.close(self._failed_read)
+            self.wait()
+        elif self.poll() is None:
             os.kill(self.pid, signal.SIGTERM)
 
     def _keep(self, status: int) -> None:

@@ -14,7 +14,7 @@ import os
 import select
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Protocol, Self
 
 from ecapture import clock
@@ -84,7 +84,8 @@ class Capture:
         self._keep_stdout = keep_stdout
         self._stopping = False
         self._containers: dict[int, str] = {}
-        self._closers: list[object] = []
+        self._descriptors = ExitStack()
+        self._wake_write = -1
         self._programs: Programs | None = None
         self._launched: Launched | None = None
         self._discovery: Discovery | None = None
@@ -105,7 +106,9 @@ class Capture:
         config.scope.check()
         chosen = [probes()[name] for name in config.probes]
         # The wake-up pipe: stop() may come from a signal handler or another thread.
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._descriptors.callback(os.close, wake_read)
+        self._descriptors.callback(os.close, self._wake_write)
         if config.command:
             self._launched = Launched(config.command, keep_stdout=self._keep_stdout)
             scope = config.scope
@@ -122,13 +125,14 @@ class Capture:
         )
         self._discovery = Discovery(self._programs, chosen, config)
         self._discovery.start()
-        self._poll = select.epoll()
-        self._poll.register(self._wake_read, select.EPOLLIN)
+        self._poll = self._descriptors.enter_context(select.epoll())
+        self._poll.register(wake_read, select.EPOLLIN)
         # Edge-triggered: told of wake-ups only, not that there is data, which is nearly always so.
         self._poll.register(self._programs.ring.fd, select.EPOLLIN | select.EPOLLET)
         if self._launched is not None:
-            self._pidfd = os.pidfd_open(self._launched.pid)
-            self._poll.register(self._pidfd, select.EPOLLIN)
+            ended = os.pidfd_open(self._launched.pid)
+            self._descriptors.callback(os.close, ended)
+            self._poll.register(ended, select.EPOLLIN)
 
     def ready(self) -> str:
         """What is attached, in one line; starts the command if there is one."""
@@ -141,7 +145,8 @@ class Capture:
     def stop(self) -> None:
         """Ends the iteration, after everything in flight. For signal handlers and threads, too."""
         self._stopping = True
-        os.write(self._wake_write, b"s")
+        if self._wake_write >= 0:
+            os.write(self._wake_write, b"s")
 
     def batches(self) -> Generator[bytes]:
         """See Source. Ends when ``stop`` is called or the launched command has ended."""
@@ -216,6 +221,9 @@ class Capture:
             self._programs = None
         if self._launched is not None:
             self._launched.terminate()
+            self._launched = None
+        self._wake_write = -1
+        self._descriptors.close()
 
 
 class Replay:
