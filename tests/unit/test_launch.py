@@ -56,10 +56,10 @@ def test_what_cannot_be_executed_is_told_with_the_reason(tmp_path):
         run(str(plain))
 
 
-def test_an_abandoned_command_never_runs(tmp_path):
+def test_a_command_that_is_given_up_never_runs(tmp_path):
     mark = tmp_path / "mark"
     launched = Launched(["touch", str(mark)], keep_stdout=True)
-    launched.abandon()
+    launched.terminate()
     assert not mark.exists()
     with pytest.raises(ChildProcessError):
         os.waitpid(launched.pid, 0)
