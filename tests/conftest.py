@@ -81,20 +81,25 @@ def _missing(name: str) -> str:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    cache = getattr(session.config, "cache", None)
-    if cache is None:
-        return  # -p no:cacheprovider: nothing is kept, as in a guest
-    folder = cache.mkdir(_CRASHES)
-    for report in sorted(folder.glob("*.txt")):
+    try:
+        reports = session.config.cache.mkdir(_CRASHES)
+        _fail_after_a_crash(reports)
+        own = reports / f"{os.getpid()}.txt"
+        # Empty unless a fatal signal comes. Standard error, pytest's choice, is soon forgotten.
+        faulthandler.enable(own.open("w"))
+    except PermissionError:
+        return  # the cache is of a run as another user
+    session.config.stash[_crash_report] = own
+
+
+def _fail_after_a_crash(reports: Path) -> None:
+    for report in sorted(reports.glob("*.txt")):
         if Path(f"/proc/{report.stem}").exists():
             continue  # a run beside this one
         text = report.read_text()
         report.unlink()
         if text:
             pytest.exit(f"an earlier run (process {report.stem}) crashed:\n{text}", returncode=3)
-    session.config.stash[_crash_report] = folder / f"{os.getpid()}.txt"
-    # Stays empty unless a fatal signal comes. Standard error, pytest's choice, is soon forgotten.
-    faulthandler.enable(session.config.stash[_crash_report].open("w"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
