@@ -113,9 +113,61 @@ static long send_full_callback(__u32 index, void *emission)
 
 enum loop { LOOP_BOUNDED, LOOP_HELPER };
 
-/* Without bpf_loop (before 5.17, commit e6f2dd0f8067) a call is delivered up to this many pieces: 8 MiB. The verifier walks
- * every round, about 1,000 instructions each, of which it allows a million in all. */
-#define BOUNDED_PIECES 512
+/*
+ * Without bpf_loop (before 5.17, commit e6f2dd0f8067) a call is delivered up to this many pieces: 16 MiB. The verifier
+ * walks every round and gives up after a million instructions, so it must see as little as possible that tells one
+ * round, or one way into the loop, from another: hence two functions of their own.
+ */
+#define BOUNDED_PIECES 1024
+
+/* What the rounds of one thread share, handed over in a map because a global function takes numbers only. */
+struct rounds {
+	struct ec_plaintext head;
+	__u64 buffer;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct rounds);
+} rounds SEC(".maps");
+
+static __attribute__((noinline)) int send_full_round(struct emission *emission, __u32 index)
+{
+	send_full(emission, index);
+	return 0;
+}
+
+/* A global function: the verifier walks its loop once, whatever the paths are that lead here (5.6, commit 51c39bb1d5d1). */
+__attribute__((noinline)) int send_bounded(__u32 full)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct rounds *handed = bpf_map_lookup_elem(&rounds, &thread);
+	struct emission emission = { .wanted = get_settings() };
+	__u32 i;
+
+	if (!handed || !emission.wanted)
+		return 0;
+	emission.head = handed->head;
+	emission.buffer = handed->buffer;
+	bpf_map_delete_elem(&rounds, &thread);
+	for (i = 0; i < BOUNDED_PIECES; i++) {
+		if (i >= full)
+			break;
+		send_full_round(&emission, i);
+	}
+	return 0;
+}
+
+static __always_inline void hand_over(const struct emission *emission, __u32 full)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct rounds value = { .head = emission->head, .buffer = emission->buffer };
+
+	bpf_map_update_elem(&rounds, &thread, &value, BPF_ANY);
+	send_bounded(full);
+}
 
 /* Delivers a call of call_length bytes: pieces, offsets, limits. */
 static __always_inline void deliver(struct emission *emission, struct conversation *conversation,
@@ -125,7 +177,6 @@ static __always_inline void deliver(struct emission *emission, struct conversati
 	__u64 limit = emission->wanted->payload_limit;
 	__u64 kept = call_length < limit ? call_length : limit;
 	__u64 full, rest;
-	__u32 i;
 
 	head->stream_offset = conversation->offset[head->direction & 1];
 	head->call_length = call_length;
@@ -146,11 +197,8 @@ static __always_inline void deliver(struct emission *emission, struct conversati
 		if (full)
 			bpf_loop(full, send_full_callback, emission, 0);
 	} else {
-		for (i = 0; i < BOUNDED_PIECES; i++) {
-			if (i >= full)
-				break;
-			send_full(emission, i);
-		}
+		if (full)
+			hand_over(emission, full);
 	}
 	rest = kept - full * EC_PIECE_MAXIMUM;
 	send_last(emission, full * EC_PIECE_MAXIMUM, rest);
