@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ecapture.errors import ECaptureError
     from ecapture.session import Capture, Replay
 
-__all__ = ["Capture", "CaptureConfig", "ECaptureError", "Limits", "Replay", "Scope", "version"]
+__all__ = ["Capture", "CaptureConfig", "ECaptureError", "Limits", "Replay", "Scope"]
 
 _HOMES = {
     "Capture": "ecapture.session",
@@ -32,13 +32,3 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def version() -> str:
-    """Return the version of the installed package, "" where it runs from its sources."""
-    from importlib import metadata  # noqa: PLC0415 - slow to import, seldom wanted
-
-    try:
-        return metadata.version("pyecapture")
-    except metadata.PackageNotFoundError:
-        return ""

@@ -9,13 +9,13 @@ from typing import Protocol
 
 import msgspec
 
-from ecapture import version
 from ecapture._wire import LOSSES
 from ecapture.errors import UsageError
 from ecapture.events import Event, Losses, Plaintext, ProcessExit
 from ecapture.kernel.recording import Frame, Metadata, ProcessFacts, frame, opening
 from ecapture.sinks.file import open_output
 from ecapture.sinks.writer import Writer
+from ecapture.version import version
 
 STDOUT = "-"
 

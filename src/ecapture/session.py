@@ -32,6 +32,7 @@ from ecapture.outputs import Output
 from ecapture.pipeline.flows import Flows
 from ecapture.pipeline.stage import Chain, Stage
 from ecapture.probes import probes
+from ecapture.version import version
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +122,10 @@ class Capture:
         hooks = [hook for probe in chosen for hook in probe.hooks]
         self._programs = Programs(config, hooks)
         self.metadata = Metadata(
-            clock.wall_offset_ns(), kernel=os.uname().release, machine=os.uname().machine
+            clock.wall_offset_ns(),
+            version=version(),
+            kernel=os.uname().release,
+            machine=os.uname().machine,
         )
         self._discovery = Discovery(self._programs, chosen, config)
         self._discovery.start()
