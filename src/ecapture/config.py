@@ -67,7 +67,8 @@ class CaptureConfig(msgspec.Struct, frozen=True):
 
     ``libraries`` are files named by hand: then only they are observed. ``command`` is started with
     the probes in place and watched with its descendants. ``types`` is "auto", "required" (refuse
-    to run without kernel BTF) or "none" (as on a kernel without).
+    to run without kernel BTF) or "none" (as on a kernel without). ``plaintext`` and ``keys`` say
+    what is wanted: what is read and written, the secrets of connections, or both.
     """
 
     probes: tuple[str, ...] = ("tls",)
@@ -76,6 +77,8 @@ class CaptureConfig(msgspec.Struct, frozen=True):
     libraries: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     types: Literal["auto", "required", "none"] = "auto"
+    plaintext: bool = True
+    keys: bool = False
 
 
 def _check_process(pid: int) -> None:

@@ -6,6 +6,10 @@ inode). From then on the kernel tells of every executable mapping (PERF_RECORD_M
 hooked the moment any process maps it, in any container. A thread of its own does that, because
 looking into a file takes milliseconds and the ring must be drained meanwhile.
 
+Where keys pass by takes up to two seconds to find in a large program. Such files are looked into by
+another thread, one after the other, so that all others are hooked first; only those that were named
+by hand, and those of a command that is about to start, are waited for.
+
 With a list of processes and no descendants to follow, probes are placed in those processes only,
 and all others pay nothing. Else they are placed for everybody and the kernel programs filter.
 """
@@ -16,20 +20,24 @@ import contextlib
 import logging
 import os
 import platform
+import queue
 import re
 import select
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from ecapture.binary import loader, process
 from ecapture.binary.cache import Cache
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import Library, identify
 from ecapture.binary.scan import Found, pinned, scan, scan_files
+from ecapture.binary.secrets.remembered import SitesCache
 from ecapture.config import CaptureConfig
 from ecapture.errors import (
+    AttachRefused,
     ECaptureError,
     NotExecutable,
     SymbolNotFound,
@@ -39,11 +47,22 @@ from ecapture.errors import (
 from ecapture.kernel import _native
 from ecapture.kernel.attach import Attached, Place, Programs
 from ecapture.kernel.feature import feature
+from ecapture.kernel.keys import Keys
 from ecapture.kernel.seccomp import return_probe_kills
 from ecapture.probes.spec import ProbeSpec
 
 _log = logging.getLogger(__name__)
-_Key = tuple[int, int, int]  # device, inode, process (0: all)
+# device, inode, process (0: all), whether for keys
+_Key = tuple[int, int, int, bool]
+
+
+class _Slow(NamedTuple):
+    # A file that is held open until there is time to look for its keys.
+    fd: int
+    name: str
+    library: Library
+    keys: tuple[_Key, ...]
+    older: bool
 
 
 class Discovery:
@@ -65,6 +84,9 @@ class Discovery:
         self._watch: _native.MapWatch | None = None
         self._thread: threading.Thread | None = None
         self._returns = not _return_probes_kill()
+        self._keys = Keys(programs, SitesCache.of_user()) if config.keys else None
+        self._slow: queue.SimpleQueue[_Slow | None] = queue.SimpleQueue()
+        self._slow_thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Hooks what is there and begins to watch for more.
@@ -81,14 +103,16 @@ class Discovery:
             self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
             self._thread = threading.Thread(target=self._run, name="discovery", daemon=True)
             self._thread.start()
+        if self._keys is not None:
+            self._slow_thread = threading.Thread(target=self._run_slow, name="keys", daemon=True)
+            self._slow_thread.start()
 
     def describe(self) -> str:
         """What is attached, for people."""
         with self._lock:
             files = {key[:2] for key in self._attached}
-            functions = sum(
-                a.functions for a in {k[:2]: a for k, a in self._attached.items()}.values()
-            )
+            counts = {(key[:2], key[3:]): a.functions for key, a in self._attached.items()}
+            functions = sum(counts.values())
         text = f"{functions} functions in {len(files)} files"
         if self._only:
             text += " of process " + ", ".join(map(str, self._only))
@@ -108,6 +132,12 @@ class Discovery:
             self._thread = None
             os.close(self._wake_read)
             os.close(self._wake_write)
+        if self._slow_thread is not None:
+            self._slow.put(None)
+            self._slow_thread.join()
+            self._slow_thread = None
+        if self._keys is not None:
+            self._keys.save()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -134,7 +164,7 @@ class Discovery:
                 )
             library = identify(elf)
         kinds = ", ".join(kind for probe in self._chosen for kind in probe.kinds)
-        if library is None or not self._places(library):
+        if library is None or not (self._places(library) or self._has_keys(library)):
             required = " and ".join(name for probe in self._chosen for name in probe.required)
             raise SymbolNotFound(
                 path=path,
@@ -146,40 +176,109 @@ class Discovery:
                 ),
             )
         for pid in self._only or (0,):
-            self._attach(path, path, library, (found.st_dev, found.st_ino, pid))
-        if not _mapped_now(found):
+            self._attach(path, path, library, (found.st_dev, found.st_ino, pid, False))
+        mapped = _mapped_now(found)
+        if self._has_keys(library):
+            keys = _key_keys(found, self._only)
+            if not self._attach_keys(path, path, library, keys, older=mapped) and not self._rows:
+                raise AttachRefused(hook=path, reason="its keys cannot be read")
+        if not mapped:
             _log.info("%s: no process has it mapped yet; those that load it will be seen", path)
 
     def _attach_found(self) -> None:
         with Cache.of_user() as cache:
             for found in scan(cache, self._only or None):
-                self._attach_one(found)
+                self._attach_one(found, wait=False)
             if self._config.command:
                 # what the command will load is hooked before it runs, though nobody has it mapped
                 for found in scan_files(cache, _files_of_command(self._config.command[0])):
-                    self._attach_one(found)
+                    self._attach_one(found, wait=True)
         for pid in self._only:
             if not Path(f"/proc/{pid}").exists():
                 raise TargetNotFound(
                     looked_for=f"process {pid}", looked_in="/proc: it ended during start"
                 )
 
-    def _attach_one(self, found: Found) -> None:
-        if not self._places(found.library):
-            return
-        for pid in (set(self._only) & set(found.pids)) if self._only else (0,):
-            key = (found.device, found.inode, pid)
-            with self._refusals_logged(key, found.name), pinned(found) as path:
-                self._attach(path, found.name, found.library, key)
+    def _attach_one(self, found: Found, *, wait: bool) -> None:
+        pids = sorted(set(self._only) & set(found.pids)) if self._only else [0]
+        if self._places(found.library):
+            for pid in pids:
+                key = (found.device, found.inode, pid, False)
+                with self._refusals_logged(key, found.name), pinned(found) as path:
+                    self._attach(path, found.name, found.library, key)
+        if self._has_keys(found.library) and pids:
+            keys = tuple((found.device, found.inode, pid, True) for pid in pids)
+            older = bool(found.pids)
+            with self._refusals_logged(keys[0], found.name), pinned(found) as path:
+                self._find_keys(path, found.name, found.library, keys, older=older, wait=wait)
 
     def _places(self, library: Library) -> list[Place]:
-        if not any(library.kind in probe.kinds for probe in self._chosen):
+        if not self._chosen_kind(library):
             return []
         return [
             Place(self._rows[name], offset)
             for name, offset in library.functions.items()
             if name in self._rows
         ]
+
+    def _chosen_kind(self, library: Library) -> bool:
+        return any(library.kind in probe.kinds for probe in self._chosen)
+
+    def _has_keys(self, library: Library) -> bool:
+        return self._keys is not None and self._chosen_kind(library)
+
+    # --- keys ---
+
+    def _find_keys(
+        self,
+        path: str,
+        name: str,
+        library: Library,
+        keys: tuple[_Key, ...],
+        *,
+        older: bool,
+        wait: bool,
+    ) -> None:
+        """Hooks the file for its keys, later if that takes long and nobody waits."""
+        if self._keys is None or all(key in self._attached for key in keys):
+            return
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise TargetNotFound(looked_for=name, looked_in="the file system") from error
+        if not wait and not self._keys.quick(os.fstat(fd)):
+            self._slow.put(_Slow(fd, name, library, keys, older))
+            return
+        try:
+            self._attach_keys(f"/proc/self/fd/{fd}", name, library, keys, older=older)
+        finally:
+            os.close(fd)
+
+    def _run_slow(self) -> None:
+        while (file := self._slow.get()) is not None:
+            try:
+                if not self._closed.is_set():
+                    with self._refusals_logged(file.keys[0], file.name):
+                        self._attach_keys(
+                            f"/proc/self/fd/{file.fd}",
+                            file.name,
+                            file.library,
+                            file.keys,
+                            older=file.older,
+                        )
+            finally:
+                os.close(file.fd)
+
+    def _attach_keys(
+        self, path: str, name: str, library: Library, keys: Sequence[_Key], *, older: bool
+    ) -> bool:
+        """Hooks the file for its keys in each process; false if there is nothing to hook."""
+        if self._keys is None:
+            return False
+        places = self._keys.places(path, name, library, older=older)
+        for key in keys if places else ():
+            self._attach_places(path, name, library, key, places)
+        return bool(places)
 
     @contextlib.contextmanager
     def _refusals_logged(self, key: _Key, name: str) -> Iterator[None]:
@@ -194,20 +293,28 @@ class Discovery:
                 _log.warning("%s cannot be observed: %s", name, error)
 
     def _attach(self, path: str, name: str, library: Library, key: _Key) -> None:
+        places = self._places(library)
+        if places:
+            self._attach_places(path, name, library, key, places)
+
+    def _attach_places(
+        self, path: str, name: str, library: Library, key: _Key, places: Sequence[Place]
+    ) -> None:
         with self._lock:
             if self._closed.is_set() or key in self._attached:
                 return
         pid = key[2] or None
         returns = self._returns or (pid is not None and not _sandboxed(pid))
-        if not returns:
+        if not returns and not key[3]:
             _log.warning(
                 "%s: this kernel kills sandboxed programs at return probes, so only writes are"
                 " shown, as they were asked for",
                 name,
             )
-        attached = self._programs.attach(path, self._places(library), pid, returns=returns)
+        attached = self._programs.attach(path, places, pid, returns=returns)
         _log.debug(
-            "attached file=%s kind=%s functions=%d pid=%s",
+            "attached %s=%s kind=%s functions=%d pid=%s",
+            "keys" if key[3] else "file",
             name,
             library.kind,
             attached.functions,
@@ -237,7 +344,7 @@ class Discovery:
         poll.register(self._wake_read, select.EPOLLIN)
         for fd in watch.fds:
             poll.register(fd, select.EPOLLIN)
-        known: set[tuple[int, int, int]] = set()
+        known: set[_Key] = set()
         with Cache.of_user() as cache, poll:
             while not self._closed.is_set():
                 poll.poll()
@@ -258,7 +365,7 @@ class Discovery:
         start: int,
         size: int,
         path: str,
-        known: set[tuple[int, int, int]],
+        known: set[_Key],
         cache: Cache,
     ) -> None:
         key_pid = pid if self._only else 0
@@ -266,16 +373,26 @@ class Discovery:
         if found is None:
             return
         place, status = found
-        key = (status.st_dev, status.st_ino, key_pid)
+        key = (status.st_dev, status.st_ino, key_pid, False)
         if key in known:
             return
         known.add(key)
-        if key in self._attached:
+        key_of_keys = (*key[:3], True)
+        if key in self._attached and (self._keys is None or key_of_keys in self._attached):
             return
         library = _identified(place, status, cache)
-        if library is not None and self._places(library):
+        if library is None:
+            return
+        if self._places(library):
             with self._refusals_logged(key, path):
                 self._attach(place, path, library, key)
+        if self._has_keys(library):
+            with self._refusals_logged(key_of_keys, path):
+                self._find_keys(place, path, library, (key_of_keys,), older=False, wait=False)
+
+
+def _key_keys(status: os.stat_result, pids: Sequence[int]) -> tuple[_Key, ...]:
+    return tuple((status.st_dev, status.st_ino, pid, True) for pid in pids or (0,))
 
 
 def _files_of_command(name: str) -> tuple[str, ...]:

@@ -183,7 +183,29 @@ class Said(msgspec.Struct, frozen=True, gc=False, tag="message"):
     message: WebSocketMessage | ServerEvent | GrpcMessage | Note
 
 
-Event = Plaintext | Gap | HttpMessage | Exchange | Said | ConversationEnd | ProcessExit
+class Secret(msgspec.Struct, frozen=True, gc=False, tag="secret"):
+    """A secret of a TLS connection, as key logs have them.
+
+    ``time_ns`` is when its library told it, or when it was read from an established connection.
+    ``label`` is the key log's ("" if unknown). ``client_random`` (32 bytes) joins it to packets;
+    it is empty where it could not be learnt. ``secret`` is empty only where ``missing`` says why:
+    "unreadable" (the program's memory could not be read) or "unproven" (what an established
+    connection keeps does not fit together).
+    """
+
+    time_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    conversation: ConversationKey
+    label: str
+    client_random: bytes
+    secret: bytes
+    missing: str = ""
+
+
+Event = Plaintext | Secret | Gap | HttpMessage | Exchange | Said | ConversationEnd | ProcessExit
 
 
 class Losses(msgspec.Struct, frozen=True):

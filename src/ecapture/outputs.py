@@ -20,11 +20,11 @@ from ecapture.version import version
 STDOUT = "-"
 
 
-def open_writer(destination: str) -> Writer:
+def open_writer(destination: str, *, append: bool = False) -> Writer:
     """A writer for a path, or for standard output if it is "-"."""
     if destination == STDOUT:
         return Writer(1, "standard output", owned=False)
-    return Writer(open_output(destination), destination, owned=True)
+    return Writer(open_output(destination, append=append), destination, owned=True)
 
 
 class Output(Protocol):
@@ -53,9 +53,9 @@ class Format(Protocol):
 class FormatOutput:
     """Events in some format."""
 
-    def __init__(self, format_: Format, destination: str) -> None:
+    def __init__(self, format_: Format, destination: str, *, append: bool = False) -> None:
         self._format = format_
-        self._writer = open_writer(destination)
+        self._writer = open_writer(destination, append=append)
 
     def opening(self, _metadata: Metadata) -> None:
         """Formats have no beginning."""

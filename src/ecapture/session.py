@@ -26,6 +26,7 @@ from ecapture.events import Event, Losses, Summary
 from ecapture.kernel.attach import Programs
 from ecapture.kernel.decode import Decoder
 from ecapture.kernel.feature import feature
+from ecapture.kernel.keys import key_hooks
 from ecapture.kernel.recording import Metadata, RecordingReader
 from ecapture.launch import Launched
 from ecapture.outputs import Output
@@ -119,7 +120,9 @@ class Capture:
                     "without kernel types (BTF) the descendants of the command are not seen"
                 )
             config = _replaced(config, pids=(*scope.pids, self._launched.pid), follow=follow)
-        hooks = [hook for probe in chosen for hook in probe.hooks]
+        hooks = [hook for probe in chosen for hook in probe.hooks if config.plaintext]
+        if config.keys:
+            hooks += key_hooks()
         self._programs = Programs(config, hooks)
         self.metadata = Metadata(
             clock.wall_offset_ns(),

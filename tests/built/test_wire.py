@@ -13,6 +13,7 @@ from bpf_object import SHIPPED, programs, shipped
 from ecapture._wire import PLAIN_SLOTS, Shape
 from ecapture.kernel import families
 from ecapture.kernel.families import FAMILIES, host_programs, objects
+from ecapture.kernel.keys import KEPT, LOG, MASTER
 from ecapture.probes import probes
 
 CHECKOUT = Path(__file__).parents[2]
@@ -105,8 +106,9 @@ def test_every_program_is_reachable_from_some_plan(path, monkeypatch):
     assert taken - present == numbered, "plans take these, but they are not there"
 
 
-def test_every_object_is_loaded_for_some_probe():
+def test_every_object_is_loaded_for_something():
     shapes_used = {hook.shape for probe in probes().values() for hook in probe.hooks}
+    shapes_used |= {hook.shape for hook in (LOG, MASTER, KEPT)}
     loaded = {*objects(shapes_used)}
     assert {path.name.split(".")[0] for path in shipped()} == loaded
 

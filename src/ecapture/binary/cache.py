@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remembers from run to run which TLS implementation a file contains.
+"""Remembers from run to run what was found out about a file.
 
 Strategy: one JSON file, read whole at the first question and replaced whole at the end. A file is
 known by its identity on disk (device, inode, size, times of modification and of change), never by
@@ -21,14 +21,13 @@ import stat
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
 from ecapture.binary.library import RULES, Library
 
 _SCHEMA = 1
-_FILE_NAME = "binaries.json"
 _MAX_FILE = 16 << 20
 _MAX_ENTRIES = 20_000
 _SETTLED_NS = 2_000_000_000  # times are as coarse as the timer tick, or 2 s on FAT
@@ -36,27 +35,36 @@ _SETTLED_NS = 2_000_000_000  # times are as coarse as the timer tick, or 2 s on 
 log = logging.getLogger(__name__)
 
 
-class _Stored(msgspec.Struct, frozen=True):
+Judgement = TypeVar("Judgement")
+
+
+class _Stored(msgspec.Struct, Generic[Judgement], frozen=True):
     schema: int
     rules: int
-    libraries: dict[str, Library | None]
+    libraries: dict[str, Judgement]
 
 
-class Cache:
-    """Judgements about files, by identity.
+class Remembered(Generic[Judgement]):
+    """Judgements about files, by identity; a subclass says of which type.
 
     ``folder`` is where they are kept; without one they are forgotten. As a context manager it
     saves what was learned.
     """
 
+    file_name: ClassVar[str]
+    rules: ClassVar[int]
+    """Grows when the same file would be judged differently, which makes older judgements void."""
+    judgement: ClassVar[Any]
+    """The type of a judgement, which msgspec must be able to encode."""
+
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._known: dict[str, Library | None] | None = None
-        self._used: dict[str, Library | None] = {}
+        self._known: dict[str, Judgement] | None = None
+        self._used: dict[str, Judgement] = {}
         self._changed = False
 
     @classmethod
-    def of_user(cls) -> Cache:
+    def of_user(cls) -> Self:
         """Return the cache in the cache directory of the user that this process runs as.
 
         That is ``$XDG_CACHE_HOME/ecapture`` or ``~/.cache/ecapture``. Under sudo it is root's own,
@@ -79,11 +87,11 @@ class Cache:
     ) -> None:
         self.save()
 
-    def lookup(self, status: os.stat_result) -> tuple[bool, Library | None]:
+    def lookup(self, status: os.stat_result) -> tuple[bool, Judgement | None]:
         """Return whether the file with this status was judged before, and the judgement."""
         if self._known is None:
             self._known = self._load()
-        key = _key(status)
+        key = identity(status)
         if key in self._used:
             return True, self._used[key]
         if key not in self._known:
@@ -91,7 +99,7 @@ class Cache:
         self._used[key] = self._known[key]
         return True, self._known[key]
 
-    def remember(self, status: os.stat_result, library: Library | None) -> None:
+    def remember(self, status: os.stat_result, judgement: Judgement) -> None:
         """Keep a judgement about the file that had this status before and after it was read.
 
         A file that changed a moment ago may change again without its times telling, so it is
@@ -99,7 +107,7 @@ class Cache:
         """
         if time.time_ns() - status.st_ctime_ns < _SETTLED_NS:
             return
-        self._used[_key(status)] = library
+        self._used[identity(status)] = judgement
         self._changed = True
 
     def save(self) -> None:
@@ -110,33 +118,45 @@ class Cache:
             self._known = self._load()
         older = {key: value for key, value in self._known.items() if key not in self._used}
         newest = list((older | self._used).items())[-_MAX_ENTRIES:]
-        content = msgspec.json.encode(_Stored(_SCHEMA, RULES, dict(newest)))
+        content = msgspec.json.encode(_Stored(_SCHEMA, self.rules, dict(newest)))
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _own_folder(self.folder) as folder:
-                _replace(folder, content)
+                _replace(folder, self.file_name, content)
         except OSError as cause:
             log.info("cache not written folder=%s cause=%s", self.folder, cause)
         else:
             self._changed = False
 
-    def _load(self) -> dict[str, Library | None]:
+    def _load(self) -> dict[str, Judgement]:
         if self.folder is None:
             return {}
+        generic: Any = _Stored
+        stored_type = generic[self.judgement]
         try:
             with _own_folder(self.folder) as folder:
-                stored = msgspec.json.decode(_read(folder), type=_Stored)
+                content = _read(folder, self.file_name)
+            stored: _Stored[Judgement] = msgspec.json.decode(content, type=stored_type)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as cause:  # msgspec's errors are ValueErrors
             log.info("cache ignored folder=%s cause=%s", self.folder, cause)
             return {}
-        if (stored.schema, stored.rules) != (_SCHEMA, RULES):
+        if (stored.schema, stored.rules) != (_SCHEMA, self.rules):
             return {}
         return stored.libraries
 
 
-def _key(status: os.stat_result) -> str:
+class Cache(Remembered["Library | None"]):
+    """Which TLS implementation files contain."""
+
+    file_name = "binaries.json"
+    rules = RULES
+    judgement = Library | None
+
+
+def identity(status: os.stat_result) -> str:
+    """Return what tells this state of a file from all others of this host."""
     return (
         f"{status.st_dev:x}:{status.st_ino:x}:{status.st_size:x}"
         f":{status.st_mtime_ns:x}:{status.st_ctime_ns:x}"
@@ -173,9 +193,9 @@ def _insist_on_ours(status: os.stat_result) -> None:
         raise PermissionError(1, "somebody else may write to it")
 
 
-def _read(folder: int) -> bytes:
+def _read(folder: int, name: str) -> bytes:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    fd = os.open(_FILE_NAME, flags, dir_fd=folder)
+    fd = os.open(name, flags, dir_fd=folder)
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         _insist_on_ours(status)
@@ -184,8 +204,8 @@ def _read(folder: int) -> bytes:
         return file.read(_MAX_FILE)
 
 
-def _replace(folder: int, content: bytes) -> None:
-    name = f"{_FILE_NAME}.{os.getpid()}"
+def _replace(folder: int, file_name: str, content: bytes) -> None:
+    name = f"{file_name}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):  # of a process that was killed here
         os.unlink(name, dir_fd=folder)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -193,7 +213,7 @@ def _replace(folder: int, content: bytes) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
-        os.rename(name, _FILE_NAME, src_dir_fd=folder, dst_dir_fd=folder)
+        os.rename(name, file_name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)

@@ -11,7 +11,14 @@ from typing import Any
 
 import click
 
-from ecapture.cli.choices import make_outputs, make_stages, parses, truncation
+from ecapture.cli.choices import (
+    key_log,
+    make_outputs,
+    make_stages,
+    only_keys,
+    parses,
+    truncation,
+)
 from ecapture.cli.console import say, set_up_logging
 from ecapture.cli.options import capture_options, scope_from
 from ecapture.config import CaptureConfig, Limits, byte_size, ring_size
@@ -84,7 +91,7 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
     """Runs one capture as the options say; ``command`` stood after --. Returns the exit code."""
     set_up_logging(debug=given["debug"], path=given["logaddr"])
     config = _config(chosen, given, command)
-    session = Capture(config, keep_stdout=given["output"] not in (None, STDOUT))
+    session = Capture(config, keep_stdout=not _writes_to_stdout(given))
     stages = make_stages(given, session.container_of)
     outputs = make_outputs(given, session.container_of)
     with session:
@@ -99,6 +106,10 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
             raise
         say(str(summary))
     return session.status or 0
+
+
+def _writes_to_stdout(given: dict[str, Any]) -> bool:
+    return key_log(given) == STDOUT or (not only_keys(given) and given["output"] in (None, STDOUT))
 
 
 def _config(
@@ -125,6 +136,8 @@ def _config(
         libraries=tuple(os.path.abspath(path) for path in given["libraries"]),  # noqa: PTH100 - keeps symlinks
         command=tuple(command or ()),
         types=("auto", "required", "none")[given["btf"]],
+        plaintext=not only_keys(given),
+        keys=key_log(given) is not None,
     )
 
 

@@ -9,11 +9,25 @@ from typing import Any
 
 from ecapture.config import byte_size
 from ecapture.errors import UsageError
+from ecapture.formats.keylog import KeyLogFormat
 from ecapture.formats.text import TextFormat
 from ecapture.outputs import STDOUT, FormatOutput, Output, RecordOutput
 from ecapture.pipeline.stage import Stage
 
-MODES = ("text", "jsonl", "har", "record")
+MODES = ("text", "jsonl", "har", "record", "keylog")
+KEY_LOG = "ecapture_openssl_key.log"
+"""Where keys go unless -k says otherwise; the name is the reference's."""
+
+
+def only_keys(given: dict[str, Any]) -> bool:
+    """Whether nothing but keys is wanted, so that calls that read and write cost nothing."""
+    return given["model"] in ("keylog", "key")
+
+
+def key_log(given: dict[str, Any]) -> str | None:
+    """Where keys go; None: they are not wanted."""
+    path: str | None = given["keylogfile"]
+    return path or (KEY_LOG if only_keys(given) else None)
 
 
 def truncation(given: dict[str, Any]) -> int | None:
@@ -23,7 +37,7 @@ def truncation(given: dict[str, Any]) -> int | None:
 
 def parses(given: dict[str, Any]) -> bool:
     """Whether conversations are parsed into messages, rather than shown as they are."""
-    return given["model"] != "record" and not given["raw"]
+    return given["model"] != "record" and not given["raw"] and not only_keys(given)
 
 
 def make_stages(given: dict[str, Any], container_of: Callable[[int], str]) -> list[Stage]:
@@ -59,6 +73,30 @@ def make_stages(given: dict[str, Any], container_of: Callable[[int], str]) -> li
 
 def make_outputs(given: dict[str, Any], container_of: Callable[[int], str]) -> list[Output]:
     """The outputs; files are opened here, before anything is attached."""
+    outputs: list[Output] = []
+    keys = key_log(given)
+    if keys is not None:
+        _check_key_log(given, keys)
+        outputs.append(FormatOutput(KeyLogFormat(), keys, append=True))
+    if not only_keys(given):
+        outputs.append(_main_output(given, container_of))
+    return outputs
+
+
+def _check_key_log(given: dict[str, Any], keys: str) -> None:
+    if only_keys(given) and given["output"] is not None:
+        raise UsageError(
+            option="-w", problem="there are only keys to write", hint="name their file with -k FILE"
+        )
+    if not only_keys(given) and keys == (given["output"] or STDOUT):
+        raise UsageError(
+            option="-k",
+            problem="keys and everything else cannot go to the same place",
+            hint="write the keys to a file of their own with -k FILE",
+        )
+
+
+def _main_output(given: dict[str, Any], container_of: Callable[[int], str]) -> Output:
     mode, destination = given["model"], given["output"] or STDOUT
     if mode not in MODES:
         raise UsageError(
@@ -67,27 +105,27 @@ def make_outputs(given: dict[str, Any], container_of: Callable[[int], str]) -> l
             hint=f"modes: {', '.join(MODES)}",
         )
     if mode == "record":
-        return [RecordOutput(destination, container_of)]
+        return RecordOutput(destination, container_of)
     if mode == "har":
         from ecapture.outputs import HarOutput  # noqa: PLC0415
 
-        return [HarOutput(destination, container_of)]
+        return HarOutput(destination, container_of)
     if mode == "jsonl":
         from ecapture.formats.jsonl import JsonLinesFormat  # noqa: PLC0415 - only where it is used
 
-        return [FormatOutput(JsonLinesFormat(container_of=container_of), destination)]
+        return FormatOutput(JsonLinesFormat(container_of=container_of), destination)
     terminal = destination == STDOUT and os.isatty(1)
     if given["raw"]:
-        return [FormatOutput(TextFormat(terminal=terminal, hexadecimal=given["hex"]), destination)]
+        return FormatOutput(TextFormat(terminal=terminal, hexadecimal=given["hex"]), destination)
     colour = _colour(given["color"], terminal=terminal)
     if given["brief"]:
         from ecapture.formats.brief import BriefFormat  # noqa: PLC0415
 
-        return [FormatOutput(BriefFormat(colour=colour), destination)]
+        return FormatOutput(BriefFormat(colour=colour), destination)
     from ecapture.formats.conversation import ConversationFormat  # noqa: PLC0415
 
     text = ConversationFormat(terminal=terminal, colour=colour, hexadecimal=given["hex"])
-    return [FormatOutput(text, destination)]
+    return FormatOutput(text, destination)
 
 
 def _colour(asked: str, *, terminal: bool) -> bool:

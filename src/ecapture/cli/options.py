@@ -16,7 +16,14 @@ _OUTPUT = (
         "--model",
         default="text",
         metavar="MODE",
-        help="text (default), jsonl, har or record.",
+        help="text (default), jsonl, har, record or keylog.",
+    ),
+    click.option(
+        "-k",
+        "--keylogfile",
+        metavar="FILE",
+        help="Append the keys of connections to FILE, also beside another mode; - is standard"
+        " output. With -m keylog by default ecapture_openssl_key.log.",
     ),
     click.option(
         "-w", "--output", metavar="FILE", help="Write to FILE (created 0600); - is standard output."

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from ecapture._wire import LOSSES, PLAIN_SLOTS, SETTINGS
+from ecapture._wire import LOSSES, PLAIN_SLOTS, SECRET_ROW, SECRET_SLOTS, SETTINGS
 from ecapture.config import CaptureConfig
 from ecapture.errors import (
     AttachRefused,
@@ -85,12 +85,24 @@ def _translated(subject: str) -> Iterator[None]:
 class Place(msgspec.Struct, frozen=True):
     """One hook in one file: its ``row`` in the table of hooks, its ``offset`` in the file.
 
-    A ``site`` is not the start of a function but one of its return instructions.
+    A ``site`` is not the start of a function but one of its return instructions. ``file_row`` is
+    what the programs of a family that goes ``by_file`` know the file by.
     """
 
     row: int
     offset: int
     site: bool = False
+    file_row: int = -1
+
+    @property
+    def slot(self) -> int:
+        """The number of the place's program, where there is one for each row."""
+        return self.row if self.file_row < 0 else self.file_row
+
+    @property
+    def cookie(self) -> int:
+        """What the kernel program gets."""
+        return self.slot
 
 
 class Attached(msgspec.Struct, frozen=True):
@@ -180,23 +192,26 @@ class Programs:
     def _call_programs(self, row: int) -> list[str]:
         """What one hook may be attached with: at entry, at return, and instead of both."""
         family = FAMILIES[self.hooks[row].shape]
-        chosen = [self._enter(row), self._leave(family)]
+        chosen = [self._leave(family)]
+        chosen += [
+            self._enter(family, n) for n in (range(SECRET_SLOTS) if family.by_file else [row])
+        ]
         if self._cookies:
             chosen.append(family.assume)
         return [program for program in chosen if program]
 
-    def _enter(self, row: int) -> str:
-        family = FAMILIES[self.hooks[row].shape]
-        own = f"{family.enter}_{row}"
+    def _enter(self, family: Family, cookie: int) -> str:
+        own = f"{family.enter}_{cookie}"
         return own if not self._cookies and own in self._programs[family.object] else family.enter
 
     def _leave(self, family: Family) -> str:
         return family.leave if feature("bpf_loop") else family.leave_bounded or family.leave
 
     def _fill(self, config: CaptureConfig) -> None:
-        rows = self._maps["hooks"]
+        rows = self._maps.get("hooks")  # not there if only secrets are wanted
         for row, hook in enumerate(self.hooks):
-            rows.update(row.to_bytes(4, "little"), hook.row())
+            if rows is not None:
+                rows.update(row.to_bytes(4, "little"), hook.row())
         self._losses = self._maps["losses"]
         self.set_scope(config)
         self.ring = _native.Ring(self._maps["events"])
@@ -253,6 +268,12 @@ class Programs:
     def _write_settings(self) -> None:
         self._maps["settings"].update(bytes(4), SETTINGS.pack(*self._settings))
 
+    def set_secret_row(self, row: int, content: bytes) -> None:
+        """Tells the programs where the secrets of one file's library stand (ec_secret_row)."""
+        if len(content) != SECRET_ROW.size:
+            raise ValueError(f"a row of {len(content)} bytes")
+        self._maps["secret_rows"].update(row.to_bytes(4, "little"), content)
+
     def losses(self) -> Losses:
         """The loss counters as they stand."""
         return Losses(*LOSSES.unpack(self._losses.lookup(bytes(4)) or bytes(LOSSES.size)))
@@ -295,13 +316,14 @@ class Programs:
         family = FAMILIES[hook.shape]
         if place.site:
             return [(self._leave(family), False)]
-        if not self._cookies and place.row >= PLAIN_SLOTS:
+        if not self._cookies and place.slot >= (SECRET_SLOTS if family.by_file else PLAIN_SLOTS):
             return []
+        enter = self._enter(family, place.slot)
         if not family.leave:
-            return [(self._enter(place.row), False)]
+            return [(enter, False)]
         if returns:
             ways = [(self._leave(family), True)]
-            return [*ways, (self._enter(place.row), False)] if family.enter else ways
+            return [*ways, (enter, False)] if enter else ways
         if family.assume and self._cookies and hook.direction:
             return [(family.assume, False)]
         return []
@@ -324,7 +346,7 @@ class Programs:
                     program,
                     path,
                     [place.offset for place in unique],
-                    [place.row for place in unique],
+                    [place.cookie for place in unique],
                     pid or 0,
                     at_return,
                 )
@@ -332,7 +354,7 @@ class Programs:
         links: list[_native.Link] = []
         try:
             for place in unique:
-                cookie = place.row if self._cookies else 0
+                cookie = place.cookie if self._cookies else 0
                 links.append(  # one by one: what is attached must be known when one fails
                     self._objects[name].attach_uprobe(
                         program, path, place.offset, pid or -1, at_return, cookie

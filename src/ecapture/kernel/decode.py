@@ -15,13 +15,18 @@ from ecapture._wire import (
     HEADER,
     PIECE_MAXIMUM,
     PLAINTEXT,
+    SCHEDULE,
+    SECRET,
+    SECRET_MAXIMUM,
     TUPLE_VALUE,
     Family,
     Flag,
     Kind,
+    Label,
     TupleSource,
 )
-from ecapture.events import Connection, ConversationEnd, Event, Plaintext, ProcessExit
+from ecapture.events import Connection, ConversationEnd, Event, Plaintext, ProcessExit, Secret
+from ecapture.protocols.key_schedule import logged_secrets
 
 NO_CONNECTION = {
     TupleSource.NONE: "no descriptor known and no socket call seen inside a TLS call yet",
@@ -120,10 +125,46 @@ class Decoder:
             )
         elif kind == Kind.EXIT:
             events.append(ProcessExit(time_ns, pid, self._name(comm)))
+        elif kind == Kind.SECRET and size == SECRET.size:
+            events.append(self._secret(batch, at))
+        elif kind == Kind.SCHEDULE and size == SCHEDULE.size:
+            events += self._schedule(batch, at)
         else:
             self.malformed += 1
         following: int = at + ((size + 7) & ~7)
         return following
+
+    def _secret(self, batch: bytes, at: int) -> Secret:
+        # fmt: off
+        (time_ns, _size, _kind, flags, pid, tid, uid, _cpu, comm, handle, generation,
+         random, text, secret, length, number) = SECRET.unpack_from(batch, at)
+        # fmt: on
+        return Secret(
+            time_ns + self.wall_offset_ns,
+            pid,
+            tid,
+            uid,
+            self._name(comm),
+            (pid, handle, generation),
+            _label(text, number),
+            b"" if flags & Flag.UNJOINED else random,
+            b"" if flags & Flag.FAULT else secret[: min(length, SECRET_MAXIMUM)],
+            "unreadable" if flags & Flag.FAULT else "",
+        )
+
+    def _schedule(self, batch: bytes, at: int) -> list[Event]:
+        # fmt: off
+        (time_ns, _size, _kind, flags, pid, tid, uid, _cpu, comm, handle, generation,
+         random, kept, exporter) = SCHEDULE.unpack_from(batch, at)
+        # fmt: on
+        found = {} if flags & Flag.FAULT else logged_secrets(kept, exporter)
+        missing = "" if found else "unreadable" if flags & Flag.FAULT else "unproven"
+        name, conversation = self._name(comm), (pid, handle, generation)
+        time_ns += self.wall_offset_ns
+        return [
+            Secret(time_ns, pid, tid, uid, name, conversation, label, random, secret, missing)
+            for label, secret in (found or {"": b""}).items()
+        ]
 
     # The caches below hold what few processes and connections repeat in every record.
 
@@ -155,6 +196,14 @@ def _address(raw: bytes, family: int) -> str:
         return ".".join(map(str, raw[:4]))
     address = IPv6Address(raw)
     return str(address.ipv4_mapped or address)
+
+
+def _label(text: bytes, number: int) -> str:
+    # The text where it could be read, else what its place in memory told.
+    told = text.split(b"\0", 1)[0]
+    if told:
+        return told.decode("ascii", "backslashreplace")
+    return Label(number).name if Label.UNKNOWN < number <= max(Label) else ""
 
 
 def _missing(flags: int) -> str:

@@ -19,7 +19,9 @@ class Family(NamedTuple):
     ``object`` is bpf/OBJECT.bpf.c. ``enter`` runs at the entry of a function; where a kernel has no
     attach cookies and the object has programs called ``enter_ROW``, those do. ``leave`` runs at its
     return, or at return instructions that were found in the file; ``leave_bounded`` where there is
-    no bpf_loop. ``assume`` takes the place of both where returns may not be probed.
+    no bpf_loop. ``assume`` takes the place of both where returns may not be probed. The attach
+    cookie (ROW in such names) is the row of the hook or, ``by_file``, that of the file in a table
+    of the object's own.
     """
 
     object: str
@@ -27,6 +29,7 @@ class Family(NamedTuple):
     leave: str = ""
     leave_bounded: str = ""
     assume: str = ""
+    by_file: bool = False
 
 
 FAMILIES = {
@@ -35,6 +38,9 @@ FAMILIES = {
     ),
     Shape.DESCRIPTOR: Family("plaintext", "call_enter"),
     Shape.END: Family("plaintext", "call_enter"),
+    Shape.SECRET: Family("secrets", "secret_log", by_file=True),
+    Shape.MASTER: Family("secrets", "master_enter", "master_leave", by_file=True),
+    Shape.KEPT: Family("secrets", "secrets_kept", by_file=True),
 }
 
 

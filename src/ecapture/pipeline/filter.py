@@ -36,6 +36,7 @@ from ecapture.events import (
     Plaintext,
     ProcessExit,
     Said,
+    Secret,
 )
 from ecapture.pipeline.expression import All, Any, Comparison, FieldType, Kind, Tree, parse
 from ecapture.pipeline.pattern import Pattern
@@ -174,8 +175,8 @@ class Filtered:
         out: list[Event] = []
         for event in events:
             kind = type(event)
-            if kind is ProcessExit:
-                out.append(event)
+            if kind in (ProcessExit, Secret):
+                out.append(event)  # secrets belong to packets, which this does not choose among
             elif kind is ConversationEnd:
                 self._end(event, out)  # type: ignore[arg-type] # type() does not narrow `kind`
                 out.append(event)
@@ -456,7 +457,7 @@ def _container(event: Event, _request: HttpMessage | None, _response: HttpMessag
 
 
 def _direction(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    if isinstance(event, Exchange | ConversationEnd | ProcessExit):
+    if isinstance(event, Exchange | Secret | ConversationEnd | ProcessExit):
         return None
     return event.direction
 

@@ -18,6 +18,7 @@ from ecapture.events import (
     Gap,
     Plaintext,
     ProcessExit,
+    Secret,
     Summary,
 )
 
@@ -53,7 +54,7 @@ class Flows:
         shown = size = 0
         for index, event in enumerate(events):
             if type(event) is not Plaintext:
-                ended = self._end(event)
+                ended = self._other(event)
                 if ended is not None:
                     extra.append((index, ended))
                 continue
@@ -104,14 +105,22 @@ class Flows:
         self._of_process.setdefault(event.pid, set()).add(event.conversation)
         return known
 
-    def _end(self, event: Event) -> list[Event] | None:
+    def _count(self, event: Secret) -> None:
+        self.summary.events += 1
+        self.summary.bytes += len(event.secret)
+        if event.missing:
+            self.summary.unreadable += 1
+
+    def _other(self, event: Event) -> list[Event] | None:
         # The events that take the place of this one; None: it stays as it is.
         if type(event) is ConversationEnd:
             if event.conversation in self._conversations:
                 self._forget(event.conversation, event.time_ns, event.reason)
             self._asleep.pop(event.conversation, None)
             return None
-        if type(event) is ProcessExit:
+        if type(event) is Secret:
+            self._count(event)
+        elif type(event) is ProcessExit:
             keys = sorted(self._of_process.get(event.pid, ()))
             return [self._forget(key, event.time_ns, "exit") for key in keys]
         return None

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which hooks yield the keys of a file's TLS library, and what the kernel programs must know of it.
+
+1. The log function, which its library calls with every secret (OpenSSL since 1.1.1, BoringSSL).
+2. OpenSSL 1.0.2 and 1.1.0 have none: there the function that makes master secrets is hooked, and
+   calls that read and write, because a resumed session makes no new master secret.
+3. Those calls are hooked as well in files that are in use already, for the connections that are
+   older than the hooks. Once for each connection is read what its object keeps.
+
+Invariants: a probe is planted only where the bytes are those that were seen when the place was
+proven to be the start of a function; each file has one row, whoever uses it; what cannot be had of
+a file is said once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+from ecapture._wire import CHAIN, LABEL_PLACES, SECRET_ROW, SECRET_ROWS, SECRET_SLOTS, Label, Shape
+from ecapture.binary.cache import identity
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.library import Library
+from ecapture.binary.secrets.locate import locate
+from ecapture.binary.secrets.remembered import Located, SitesCache
+from ecapture.binary.secrets.sites import Chain, SecretSites, Site
+from ecapture.binary.secrets.sites import Library as Owner
+from ecapture.kernel.attach import Place, Programs
+from ecapture.kernel.feature import feature
+from ecapture.plan import Hook
+
+_log = logging.getLogger(__name__)
+
+LOG = Hook("(log function)", Shape.SECRET)
+MASTER = Hook("tls1_generate_master_secret", Shape.MASTER)
+KEPT = Hook("(any call)", Shape.KEPT)
+
+_CALLS = ("SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex")
+_QUICK_BYTES = 16 << 20
+_PAGE = 4096
+_LONGEST_CHAIN = 4
+# TLS_ST_OK of enum OSSL_HANDSHAKE_STATE (include/openssl/ssl.h since 1.1.0), SSL_ST_OK of 1.0.2
+_FINISHED, _FINISHED_1_0 = 1, 3
+
+
+def key_hooks() -> tuple[Hook, ...]:
+    """All that this kernel can hook for keys. Without attach cookies only the log function."""
+    return (LOG, MASTER, KEPT) if feature("attach_cookie") else (LOG,)
+
+
+class Keys:
+    """Finds the places of one file after another, and tells the programs of each. Thread-safe."""
+
+    def __init__(self, programs: Programs, cache: SitesCache) -> None:
+        self._programs = programs
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._hook_rows = {hook.shape: row for row, hook in enumerate(programs.hooks)}
+        self._file_rows: dict[str, int] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    def quick(self, status: os.stat_result) -> bool:
+        """Whether ``places`` will answer in some hundredths of a second."""
+        with self._lock:
+            return status.st_size <= _QUICK_BYTES or self._cache.lookup(status)[0]
+
+    def places(self, path: str, name: str, library: Library, *, older: bool) -> list[Place]:
+        """Where to hook the file; ``older``: it may have connections by now, so these as well.
+
+        Raises NotExecutable if the file contradicts itself, TargetNotFound if it is gone.
+        """
+        with ElfFile(path) as elf:
+            key = identity(elf.status)
+            found = self._located(elf)
+            if found.sites is None:
+                self._say(key, "%s: its keys cannot be read: %s", name, found.reason)
+                return []
+            sites = found.sites
+            if sites.library is Owner.NSS:
+                self._say(key, "%s: its keys cannot be read: %s", name, "; ".join(sites.notes))
+                return []
+            if any(not _unchanged(elf, site) for site in (sites.log, sites.master)):
+                self._say(key, "%s: its keys cannot be read: it is not the file it was", name)
+                return []
+        if "client_random" not in sites.chains:
+            reason = "; ".join(sites.notes) or "no walk to the client random"
+            self._say(key, "%s: its keys cannot be joined with connections: %s", name, reason)
+        row = self._row(key, sites, library)
+        if row < 0:
+            self._say(key, "%s: its keys cannot be read: there are too many files", name)
+            return []
+        wanted = self._wanted(key, name, sites, library, older=older)
+        return [
+            Place(self._hook_rows[shape], offset, file_row=row)
+            for shape, offset in wanted
+            if shape in self._hook_rows
+        ]
+
+    def save(self) -> None:
+        """Keeps what was learned for later runs."""
+        with self._lock:
+            self._cache.save()
+
+    def _located(self, elf: ElfFile) -> Located:
+        with self._lock:
+            _known, found = self._cache.lookup(elf.status)
+        if found is not None:
+            return found
+        found = Located.of(locate(elf))
+        after = os.fstat(elf.fileno())
+        if identity(after) == identity(elf.status):
+            with self._lock:
+                self._cache.remember(after, found)
+        return found
+
+    def _row(self, key: str, sites: SecretSites, library: Library) -> int:
+        # -1: there are more files than rows
+        limit = SECRET_ROWS if feature("attach_cookie") else SECRET_SLOTS
+        with self._lock:
+            known = self._file_rows.get(key)
+            if known is not None:
+                return known
+            row = len(self._file_rows)
+            if row >= limit:
+                return -1
+            self._programs.set_secret_row(row, secret_row(sites, library))
+            self._file_rows[key] = row
+            return row
+
+    def _wanted(
+        self, key: str, name: str, sites: SecretSites, library: Library, *, older: bool
+    ) -> list[tuple[Shape, int]]:
+        wanted = []
+        if sites.log is not None:
+            wanted.append((Shape.SECRET, sites.log.offset))
+        if sites.master is not None:
+            wanted.append((Shape.MASTER, sites.master.offset))
+        if sites.log is None and Shape.KEPT not in self._hook_rows:
+            self._say(
+                key,
+                "%s: its keys cannot be read: for OpenSSL before 1.1.1 the kernel must have attach"
+                " cookies (Linux 5.15)",
+                name,
+            )
+        if older or sites.log is None:
+            reason = _why_not_kept(sites, library)
+            if not reason:
+                offsets = [library.functions.get(call) for call in _CALLS]
+                wanted += [(Shape.KEPT, offset) for offset in offsets if offset is not None]
+            elif older:
+                _log.info("%s: keys of connections that exist are not read: %s", name, reason)
+        return wanted
+
+    def _say(self, key: str, text: str, *words: str) -> None:
+        with self._lock:
+            if (key, text) in self._told:
+                return
+            self._told.add((key, text))
+        _log.warning(text, *words)
+
+
+def _unchanged(elf: ElfFile, site: Site | None) -> bool:
+    return site is None or elf.read(site.offset, len(site.head)) == site.head != b""
+
+
+def _why_not_kept(sites: SecretSites, library: Library) -> str:
+    """Why secrets cannot be read from the objects of connections; empty if they can."""
+    if sites.library is not Owner.OPENSSL:
+        return "only OpenSSL keeps what the first secrets follow from"
+    missing = [
+        name for name in ("client_random", "version", "handshake_state") if name not in sites.chains
+    ]
+    if "in_init" not in sites.chains and not library.version.startswith("OpenSSL 1.0."):
+        missing.append("in_init")
+    if not {"master_key", "handshake_secret"} & set(sites.chains):
+        missing.append("master_key")
+    if missing:
+        return f"no walk to {', '.join(missing)}"
+    if not any(call in library.functions for call in _CALLS):
+        return "its functions have no names"
+    return ""
+
+
+def secret_row(sites: SecretSites, library: Library) -> bytes:
+    """What the kernel programs must know of a file (struct ec_secret_row)."""
+    chains = dict(sites.chains)
+    if "handshake_secret" in chains and "exporter" in chains and sites.library is Owner.OPENSSL:
+        chains["schedule"] = chains["handshake_secret"]
+    places, numbers = _labels(sites)
+    return SECRET_ROW.pack(
+        *(
+            _chain(chains.get(name))
+            for name in (
+                "client_random",
+                "master_key",
+                "schedule",
+                "exporter",
+                "version",
+                "object_type",
+                "handshake_state",
+                "in_init",
+            )
+        ),
+        _FINISHED_1_0 if library.version.startswith("OpenSSL 1.0.") else _FINISHED,
+        places,
+        numbers,
+    )
+
+
+def _chain(chain: Chain | None) -> bytes:
+    if chain is None or not 0 < len(chain.offsets) <= _LONGEST_CHAIN:
+        return bytes(CHAIN.size)
+    offsets = (*chain.offsets, 0, 0, 0)[:_LONGEST_CHAIN]
+    return CHAIN.pack(*offsets, len(chain.offsets))
+
+
+def _labels(sites: SecretSites) -> tuple[bytes, bytes]:
+    # A file is mapped in whole pages, so a string stands where it stands within its page.
+    found: dict[int, set[Label]] = {}
+    for name, addresses in sites.labels.items():
+        for address in addresses:
+            if name in Label.__members__:
+                found.setdefault(address % _PAGE, set()).add(Label[name])
+    certain = [(place, labels.pop()) for place, labels in found.items() if len(labels) == 1]
+    certain = certain[:LABEL_PLACES]
+    return (
+        b"".join(place.to_bytes(2, "little") for place, _label in certain).ljust(
+            2 * LABEL_PLACES, b"\0"
+        ),
+        bytes(label for _place, label in certain).ljust(LABEL_PLACES, b"\0"),
+    )
