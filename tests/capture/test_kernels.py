@@ -12,8 +12,10 @@ pytestmark = CAPTURES
 WITHOUT = [
     "uprobe_multi",
     "attach_cookie",
+    "bpf_loop",
     "mapping_watch",
     "uprobe_multi attach_cookie",
+    "uprobe_multi attach_cookie bpf_loop",
 ]
 
 
@@ -33,12 +35,17 @@ def test_without_a_feature_a_process_is_captured_exactly(capture, peer, names):
     assert_exact(shown, program)
 
 
-@pytest.mark.parametrize("names", ["uprobe_multi", "uprobe_multi attach_cookie"])
+@pytest.mark.parametrize("names", ["uprobe_multi", "uprobe_multi attach_cookie bpf_loop"])
 def test_without_a_feature_all_processes_are_captured_exactly(capture, peer, names):
     with capture("--comm", "tlspeer", env={"ECAPTURE_WITHOUT": names}) as run:
         program = peer("pair", "--fork", "2", "--read-ex", "--write-ex").end()
         run.finish()
     assert_exact(run.shown(), program, connections=2)
+
+
+def test_without_the_loop_helper_a_call_of_a_mebibyte_is_whole(capture, peer):
+    program, shown = captured(capture, peer, sizes=[1 << 20], env={"ECAPTURE_WITHOUT": "bpf_loop"})
+    assert_exact(shown, program)
 
 
 def assert_exact_without_addresses(shown, program):
