@@ -49,6 +49,6 @@ def capture(tmp_path: Path) -> Iterator[Callable[..., Captured]]:
 
 @pytest.fixture
 def watch() -> Iterator[Callable[..., Watched]]:
-    """``watch(CaptureConfig(...))`` captures in this process, through the library."""
+    """``watch(CaptureConfig(...), stages)`` captures in this process, through the library."""
     with ExitStack() as stack:
-        yield lambda config: stack.enter_context(Watched(config))
+        yield lambda config, stages=(): stack.enter_context(Watched(config, stages))

@@ -180,7 +180,7 @@ class Captured:
     """``ecapture tls -w FILE OPTIONS`` running; its probes are in place when it has been made.
 
     ``finish`` ends it with SIGINT and reads everything. ``output``: where it writes; None leaves
-    standard output to be read from ``process.stdout``.
+    standard output to be read from ``process.stdout``. Text is unparsed unless ``raw`` is false.
     """
 
     def __init__(
@@ -188,6 +188,7 @@ class Captured:
         folder: Path,
         *options: object,
         mode: str = "text",
+        raw: bool = True,
         output: str | None = "",
         env: Mapping[str, str] = NOTHING,
         command: Sequence[object] = (),
@@ -197,8 +198,8 @@ class Captured:
         self.path = output
         if output == "":
             self.path = folder / f"captured-{next(_numbers)}.{mode}"
-        raw = ["--raw"] if mode == "text" else []
-        words = [*prefix, ECAPTURE, "tls", "-m", mode, *raw, *options]
+        self._raw = raw and mode == "text"
+        words = [*prefix, ECAPTURE, "tls", "-m", mode, *["--raw"] * self._raw, *options]
         if self.path is not None:
             words += ["-w", self.path]
         if command:
@@ -252,7 +253,7 @@ class Captured:
         assert self.process.wait(DEADLINE) == status, self.stderr
         assert "Traceback" not in self.stderr
         assert self.summary["lost"] >= 0
-        if text is None and str(self.path).endswith(".text"):
+        if text is None and self._raw and str(self.path).endswith(".text"):
             text = Path(self.path).read_bytes()
         self.events = parse_text(text or b"")
         return self
@@ -292,13 +293,13 @@ def joined(events: Iterable[Shown]) -> bytes:
 class Watched:
     """The library at work in a thread of this process, as its documentation shows it."""
 
-    def __init__(self, config: object) -> None:
+    def __init__(self, config: object, stages: Sequence[object] = ()) -> None:
         from ecapture.session import Capture  # noqa: PLC0415 - needs the built extension
 
         self.events: list[object] = []
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
-        self.capture = Capture(config)
+        self.capture = Capture(config, stages=stages)
         self.capture.__enter__()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

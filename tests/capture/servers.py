@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 from harness import DEADLINE, Lines, wait_until
 
+PROGRAMS = Path(__file__).parent / "programs"
+
 
 class Certificate(NamedTuple):
     """A self-signed certificate for localhost and its key, as files."""
@@ -110,6 +112,13 @@ def https_server(certificate: Certificate) -> Iterator[Server]:
         yield Server(int(process.stdout.readline()), (process.pid,), process)
 
 
+@contextmanager
+def web_server(certificate: Certificate) -> Iterator[Server]:
+    """aiohttp with the paths that ``programs/web_server.py`` tells of."""
+    with running(sys.executable, PROGRAMS / "web_server.py", *certificate) as process:
+        yield Server(int(process.stdout.readline()), (process.pid,), process)
+
+
 _NGINX = """
 worker_processes 2;
 daemon off;
@@ -119,13 +128,14 @@ error_log {folder}/error.log;
 events {{ worker_connections 64; }}
 http {{
     access_log off;
+    keepalive_requests 1000000;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     server {{
-        listen 127.0.0.1:{port} ssl;
+        listen 127.0.0.1:{port} ssl{http2};
         ssl_certificate {certificate.certificate};
         ssl_certificate_key {certificate.key};
         root {folder}/files;
@@ -135,13 +145,19 @@ http {{
 
 
 @contextmanager
-def nginx(folder: Path, certificate: Certificate) -> Iterator[Server]:
-    """nginx with two forked workers that serve ``folder/files``."""
+def nginx(folder: Path, certificate: Certificate, *, http2: bool = False) -> Iterator[Server]:
+    """nginx with two forked workers that serve ``folder/nginx/files``."""
     place = folder / "nginx"
     (place / "files").mkdir(parents=True)
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
-    text = _NGINX.format(folder=place, certificate=certificate, port=port, user=user)
+    text = _NGINX.format(
+        folder=place,
+        certificate=certificate,
+        port=port,
+        user=user,
+        http2=" http2" if http2 else "",
+    )
     (place / "nginx.conf").write_text(text)
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     with running(program, "-p", place, "-c", place / "nginx.conf") as process:
