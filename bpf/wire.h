@@ -81,6 +81,14 @@ enum ec_shape {
 	EC_SHAPE_SECRET = 3,	 /* a secret is told: (handle, label, secret, length) */
 	EC_SHAPE_MASTER = 4,	 /* a master secret is made: (handle, output, ...) */
 	EC_SHAPE_KEPT = 5,	 /* any call with the handle, to read the secrets that it keeps */
+	/* Go's crypto/tls, arguments in registers */
+	EC_SHAPE_GO_READ = 6,
+	EC_SHAPE_GO_WRITE = 7,
+	EC_SHAPE_GO_END = 8,
+	/* the same with arguments on the stack */
+	EC_SHAPE_GO_STACK_READ = 9,
+	EC_SHAPE_GO_STACK_WRITE = 10,
+	EC_SHAPE_GO_STACK_END = 11,
 };
 
 /* The labels of secrets, as key logs have them. */

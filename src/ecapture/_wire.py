@@ -99,6 +99,12 @@ class Shape(IntEnum):
     SECRET = 3
     MASTER = 4
     KEPT = 5
+    GO_READ = 6
+    GO_WRITE = 7
+    GO_END = 8
+    GO_STACK_READ = 9
+    GO_STACK_WRITE = 10
+    GO_STACK_END = 11
 
 
 class TupleSource(IntEnum):

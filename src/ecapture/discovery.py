@@ -78,7 +78,6 @@ class Discovery:
         self._only = () if scope.follow or config.command else scope.pids
         self._attached: dict[_Key, Attached] = {}
         self._refused: set[_Key] = set()
-        self._rows = {hook.symbol: row for row, hook in enumerate(programs.hooks)}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._watch: _native.MapWatch | None = None
@@ -180,7 +179,8 @@ class Discovery:
         mapped = _mapped_now(found)
         if self._has_keys(library):
             keys = _key_keys(found, self._only)
-            if not self._attach_keys(path, path, library, keys, older=mapped) and not self._rows:
+            found_keys = self._attach_keys(path, path, library, keys, older=mapped)
+            if not found_keys and not self._places(library):
                 raise AttachRefused(hook=path, reason="its keys cannot be read")
         if not mapped:
             _log.info("%s: no process has it mapped yet; those that load it will be seen", path)
@@ -215,11 +215,17 @@ class Discovery:
     def _places(self, library: Library) -> list[Place]:
         if not self._chosen_kind(library):
             return []
-        return [
-            Place(self._rows[name], offset)
-            for name, offset in library.functions.items()
-            if name in self._rows
-        ]
+        places: list[Place] = []
+        for row, hook in enumerate(self._programs.hooks):
+            entry = library.functions.get(hook.symbol)
+            if entry is None or hook.convention not in ("", library.convention):
+                continue
+            beside = library.functions.get(hook.beside)
+            # Returns first: a call entered in between is then lost whole, not half remembered.
+            sites = library.returns.get(hook.symbol, ())
+            places += [Place(row, site, True, _distance(site, beside)) for site in sites]
+            places.append(Place(row, entry, False, _distance(entry, beside)))
+        return places
 
     def _chosen_kind(self, library: Library) -> bool:
         return any(library.kind in probe.kinds for probe in self._chosen)
@@ -305,7 +311,7 @@ class Discovery:
                 return
         pid = key[2] or None
         returns = self._returns or (pid is not None and not _sandboxed(pid))
-        if not returns and not key[3]:
+        if not returns and not library.returns and not key[3]:
             _log.warning(
                 "%s: this kernel kills sandboxed programs at return probes, so only writes are"
                 " shown, as they were asked for",
@@ -393,6 +399,11 @@ class Discovery:
 
 def _key_keys(status: os.stat_result, pids: Sequence[int]) -> tuple[_Key, ...]:
     return tuple((status.st_dev, status.st_ino, pid, True) for pid in pids or (0,))
+
+
+def _distance(place: int, other: int | None) -> int:
+    """Bytes from one place in a file to another; 0 where there is none within 2 GiB."""
+    return 0 if other is None or abs(other - place) >= 1 << 31 else other - place
 
 
 def _files_of_command(name: str) -> tuple[str, ...]:

@@ -15,7 +15,11 @@ _NO_FLAGS = HookFlag(0)
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """One function to observe. Arguments are numbered from 0."""
+    """One function to observe. Arguments are numbered from 0.
+
+    A hook with a ``convention`` is for files whose code has it (``binary.library``). ``beside``
+    names a function of the same file whose distance the kernel program is told.
+    """
 
     symbol: str
     shape: Shape
@@ -25,6 +29,8 @@ class Hook(msgspec.Struct, frozen=True):
     length: int = 0
     length_kind: Length = Length.RETURNED
     flags: HookFlag = _NO_FLAGS
+    convention: str = ""
+    beside: str = ""
 
     def row(self) -> bytes:
         """The hook as the kernel programs read it (struct ec_hook)."""

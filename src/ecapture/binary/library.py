@@ -25,6 +25,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from ecapture.binary import golang
 from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.errors import NotExecutable, TargetError
 
@@ -41,10 +42,10 @@ Kind = Literal[
     "unknown",
 ]
 Linkage = Literal["shared", "executable", "static-hidden"]
-How = Literal["dynsym", "symtab", "content"]
+How = Literal["dynsym", "symtab", "gopclntab", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 3
+RULES = 4
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 
@@ -54,6 +55,10 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``functions`` maps the names worth hooking to file offsets in bytes. ``visible`` says whether
     this program can show what passes through it today, ``reason`` why not. ``kind`` is "unknown"
     when there is TLS code that belongs to no implementation known here.
+
+    ``convention`` says how the functions are called where that is not the platform's way
+    (``binary.golang``); ``returns`` has the file offsets of the return instructions of functions
+    whose returns must be probed there.
     """
 
     kind: Kind
@@ -66,6 +71,8 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     soname: str = ""
     build_id: str = ""
     functions: dict[str, int] = {}
+    convention: str = ""
+    returns: dict[str, tuple[int, ...]] = {}
 
 
 class _Family(NamedTuple):
@@ -147,7 +154,6 @@ _LIBRESSL_ONLY = ("SSL_CTX_use_certificate_chain_mem",)
 # Why a kind cannot be shown even where its functions have names. A kind without a row can be.
 _REASONS: dict[Kind, str] = {
     "nss": "there is no probe for NSS",
-    "go": "there is no probe for Go's own TLS",
     "rustls": "rustls is compiled into the program, and has no functions with stable names",
     "mbedtls": "there is no probe for Mbed TLS",
     "wolfssl": "there is no probe for wolfSSL",
@@ -311,12 +317,12 @@ def _sibling(elf: ElfFile) -> Neighbour:
 def _by_content(elf: ElfFile) -> Library | None:
     version = _go_version(elf)
     if version is not None:
-        if not _go_has_tls(elf):
-            return None
-        return _library(elf, "go", "content", {}, version)
+        return _go(elf, version, golang.find_table(elf))
     found = elf.search(elf.constants, _CERTIFICATE_VERIFY, _CIPHER_DESCRIPTION)
     if not found:
         return None
+    if _CIPHER_DESCRIPTION not in found and (table := golang.find_table(elf)):
+        return _go(elf, "", table)
     kind = _kind_by_text(elf, openssl_like=_CIPHER_DESCRIPTION in found)
     return _library(elf, kind, "content", {}, _version_text(elf, kind))
 
@@ -370,9 +376,15 @@ def _go_version(elf: ElfFile) -> str | None:
     return None
 
 
-def _go_has_tls(elf: ElfFile) -> bool:
-    for name in (".gopclntab", ".data.rel.ro.gopclntab"):
-        if section := elf.section(name):
-            places = ((section.offset, section.size),)
-            return bool(elf.search(places, b"crypto/tls.(*Conn)"))
-    return bool(elf.search(elf.constants, _CERTIFICATE_VERIFY))
+def _go(elf: ElfFile, version: str, table: golang.Table | None) -> Library | None:
+    # A Go program; nothing if crypto/tls is not in it.
+    if table is None and not elf.search(elf.constants, _CERTIFICATE_VERIFY):
+        return None
+    code = golang.locate(elf, table)
+    if code.absent:
+        return None
+    reason = code.reason
+    if "noregabi" in version:  # GOEXPERIMENT, in the version since Go 1.18
+        reason = "was built with an experimental calling convention"
+    found = _library(elf, "go", "gopclntab", code.functions, version, reason=reason)
+    return msgspec.structs.replace(found, convention=code.convention, returns=code.returns)

@@ -68,6 +68,23 @@ def gnutls(context: click.Context, /, **given: Any) -> None:
     context.exit(capture(("gnutls",), given, context.obj))
 
 
+@click.command()
+@capture_options
+@click.option(
+    "-e",
+    "--elfpath",
+    "libraries",
+    multiple=True,
+    metavar="FILE",
+    help="Observe only this program or library. Repeatable.",
+)
+@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.pass_context
+def gotls(context: click.Context, /, **given: Any) -> None:
+    """Show the plaintext of programs written in Go. See `ecapture tls --help` for the rest."""
+    context.exit(capture(("gotls",), given, context.obj))
+
+
 @click.command(name="all")
 @capture_options
 @click.option("--only", metavar="NAME,...", help="Only these probes, such as tls,gnutls.")

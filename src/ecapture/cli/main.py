@@ -25,6 +25,11 @@ _COMMANDS = {
         "tls",
         "Show the plaintext of TLS connections (OpenSSL and its kin).",
     ),
+    "gotls": (
+        "ecapture.cli.capture",
+        "gotls",
+        "Show the plaintext of programs that are written in Go.",
+    ),
     "gnutls": (
         "ecapture.cli.capture",
         "gnutls",
@@ -51,7 +56,7 @@ _COMMANDS = {
         "Show a recording made with -m record. Needs no root.",
     ),
 }
-_ALIASES = {"gnu": "gnutls", "openssl": "tls"}
+_ALIASES = {"gnu": "gnutls", "openssl": "tls", "tlsgo": "gotls"}
 # Options without a value, for finding the subcommand behind options that stand before it.
 _SWITCHES = {
     *("--hex", "--raw", "--brief", "--follow", "--json", "--redact"),

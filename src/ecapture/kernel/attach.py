@@ -85,13 +85,15 @@ def _translated(subject: str) -> Iterator[None]:
 class Place(msgspec.Struct, frozen=True):
     """One hook in one file: its ``row`` in the table of hooks, its ``offset`` in the file.
 
-    A ``site`` is not the start of a function but one of its return instructions. ``file_row`` is
-    what the programs of a family that goes ``by_file`` know the file by.
+    A ``site`` is not the start of a function but one of its return instructions. ``distance`` in
+    bytes leads from here to another function of the file, if the kernel program is to know one.
+    ``file_row`` is what the programs of a family that goes ``by_file`` know the file by.
     """
 
     row: int
     offset: int
     site: bool = False
+    distance: int = 0
     file_row: int = -1
 
     @property
@@ -101,8 +103,8 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def cookie(self) -> int:
-        """What the kernel program gets."""
-        return self.slot
+        """What the kernel program gets: the slot, above it 32 bits of distance."""
+        return self.slot | (self.distance & 0xFFFF_FFFF) << 32
 
 
 class Attached(msgspec.Struct, frozen=True):
@@ -308,7 +310,8 @@ class Programs:
             raise AttachRefused(
                 hook=path, reason="; ".join([os.strerror(error.errno or 0), *messages[-1:]])
             ) from error
-        return Attached(path, len({place.offset for place in places}), tuple(links))
+        functions = {place.offset for place in places if not place.site}
+        return Attached(path, len(functions), tuple(links))
 
     def _ways(self, place: Place, *, returns: bool) -> list[tuple[str, bool]]:
         """Programs for one place, each with whether it is attached to returns."""
@@ -316,6 +319,8 @@ class Programs:
         family = FAMILIES[hook.shape]
         if place.site:
             return [(self._leave(family), False)]
+        if family.sites:
+            return [(self._enter(family, place.slot), False)]
         if not self._cookies and place.slot >= (SECRET_SLOTS if family.by_file else PLAIN_SLOTS):
             return []
         enter = self._enter(family, place.slot)

@@ -19,7 +19,8 @@ class Family(NamedTuple):
     ``object`` is bpf/OBJECT.bpf.c. ``enter`` runs at the entry of a function; where a kernel has no
     attach cookies and the object has programs called ``enter_ROW``, those do. ``leave`` runs at its
     return, or at return instructions that were found in the file; ``leave_bounded`` where there is
-    no bpf_loop. ``assume`` takes the place of both where returns may not be probed. The attach
+    no bpf_loop. ``assume`` takes the place of both where returns may not be probed. ``sites``:
+    returns are probed at instructions that were found in the file, and nowhere else. The attach
     cookie (ROW in such names) is the row of the hook or, ``by_file``, that of the file in a table
     of the object's own.
     """
@@ -29,6 +30,7 @@ class Family(NamedTuple):
     leave: str = ""
     leave_bounded: str = ""
     assume: str = ""
+    sites: bool = False
     by_file: bool = False
 
 
@@ -38,9 +40,34 @@ FAMILIES = {
     ),
     Shape.DESCRIPTOR: Family("plaintext", "call_enter"),
     Shape.END: Family("plaintext", "call_enter"),
+    Shape.GO_READ: Family("gotls", "go_read_enter", "go_return", "go_return_bounded", sites=True),
+    Shape.GO_WRITE: Family("gotls", "go_write_enter", "go_return", "go_return_bounded", sites=True),
+    Shape.GO_END: Family("gotls", "go_end"),
+    Shape.GO_STACK_READ: Family(
+        "gotls",
+        "go_stack_read_enter",
+        "go_stack_read_return",
+        "go_stack_read_return_bounded",
+        sites=True,
+    ),
+    Shape.GO_STACK_WRITE: Family(
+        "gotls",
+        "go_stack_write_enter",
+        "go_stack_write_return",
+        "go_stack_write_return_bounded",
+        sites=True,
+    ),
+    Shape.GO_STACK_END: Family("gotls", "go_stack_end"),
     Shape.SECRET: Family("secrets", "secret_log", by_file=True),
     Shape.MASTER: Family("secrets", "master_enter", "master_leave", by_file=True),
     Shape.KEPT: Family("secrets", "secrets_kept", by_file=True),
+}
+
+
+# Programs that see socket calls made inside calls of a library.
+_SOCKET_CALLS = {
+    "plaintext": ["socket_send", "socket_receive"],
+    "gotls": ["go_socket_send", "go_socket_receive"],
 }
 
 
@@ -53,11 +80,12 @@ def host_programs(name: str, *, follow: bool) -> list[str]:
     """Programs of an object that watch the host as a whole; they read kernel types (BTF)."""
     if not feature("btf"):
         return []
-    if name == "plaintext":
+    if name in _SOCKET_CALLS:
+        programs = _SOCKET_CALLS[name]
         if feature("tp_btf:sock_send_length"):
-            return ["socket_send", "socket_receive"]
+            return programs
         if feature("kprobe"):
-            return ["socket_send_kprobe", "socket_receive_kprobe"]
+            return [f"{program}_kprobe" for program in programs]
     if name == PROCESS and feature("tp_btf:sched_process_exit"):
         return ["process_exit", "process_exec", *(["process_fork"] if follow else [])]
     return []

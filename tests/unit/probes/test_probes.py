@@ -34,7 +34,7 @@ class TestProbe:
 
     def test_what_is_required_is_hooked(self, probe):
         symbols = [hook.symbol for hook in probe.hooks]
-        assert len(symbols) == len(set(symbols))
+        assert len(symbols) == len({(hook.symbol, hook.convention) for hook in probe.hooks})
         assert probe.required
         assert set(probe.required) <= set(symbols)
 
