@@ -81,8 +81,11 @@ def _missing(name: str) -> str:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    cache = getattr(session.config, "cache", None)
+    if cache is None:
+        return  # -p no:cacheprovider, as in guests
     try:
-        reports = session.config.cache.mkdir(_CRASHES)
+        reports = cache.mkdir(_CRASHES)
         _fail_after_a_crash(reports)
         own = reports / f"{os.getpid()}.txt"
         # Empty unless a fatal signal comes. Standard error, pytest's choice, is soon forgotten.
