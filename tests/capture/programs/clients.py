@@ -99,6 +99,19 @@ def use_steps2(certificate: str, port: str, path: str) -> object:
     return count
 
 
+def use_half(certificate: str, port: str) -> object:
+    connection = http.client.HTTPSConnection("localhost", int(port), context=trusting(certificate))
+    connection.connect()
+    await_word()
+    connection.putrequest("POST", "/size")
+    connection.putheader("Content-Length", "2000")
+    connection.endheaders()
+    connection.send(bytes(1000))
+    await_word()
+    connection.send(bytes(1000))
+    return int(connection.getresponse().read())
+
+
 def use_upload(certificate: str, port: str, mebibytes: str) -> object:
     connection = http.client.HTTPSConnection("localhost", int(port), context=trusting(certificate))
     connection.connect()
