@@ -79,6 +79,13 @@ class Writer:
             self._queued += size
             self._changed.notify_all()
 
+    def flush(self) -> None:
+        """Waits until all that is queued is written. Raises SinkError if it cannot be."""
+        with self._changed:
+            while self._queued and not self._error:
+                self._changed.wait()
+            self._raise_error()
+
     def close(self) -> None:
         """Writes what is queued and ends. Raises SinkError if anything could not be written."""
         with self._changed:

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the options ask for: stages, outputs, colours, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecapture.cli.capture import tls
+from ecapture.cli.choices import _colour, key_log, make_outputs, make_stages, parses, truncation
+from ecapture.errors import UsageError
+from ecapture.events import Losses
+from ecapture.kernel.recording import Metadata
+from ecapture.outputs import FormatOutput, HarOutput, RecordOutput
+from ecapture.pipeline.filter import Filtered
+from ecapture.pipeline.messages import Messages
+from ecapture.pipeline.redact import Redacted
+
+
+def given(*arguments):
+    """The values that the options of ``tls`` have."""
+    return tls.make_context("tls", list(arguments)).params
+
+
+def nowhere(_pid):
+    return ""
+
+
+def stages(*arguments):
+    return [type(stage) for stage in make_stages(given(*arguments), nowhere)]
+
+
+def test_messages_are_parsed_unless_the_bytes_are_wanted():
+    assert stages() == [Messages]
+    assert stages("--raw") == []
+    assert stages("-m", "record") == []
+    wanted = stages("-m", "jsonl", "--redact", "--filter", "status == 1")
+    assert wanted == [Messages, Filtered, Redacted]
+    assert parses(given("-m", "har"))
+
+
+@pytest.mark.parametrize("option", [["--filter", "pid == 1"], ["--redact"]])
+def test_a_recording_is_neither_filtered_nor_redacted(option):
+    with pytest.raises(UsageError, match="recording"):
+        make_stages(given("-m", "record", *option), nowhere)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "beginning"),
+    [
+        ("text", FormatOutput, b""),
+        ("jsonl", FormatOutput, b""),
+        ("har", HarOutput, b'{"log"'),
+        ("record", RecordOutput, b"ecapture recording"),
+    ],
+)
+def test_every_mode_writes_a_whole_file(tmp_path, mode, kind, beginning):
+    path = tmp_path / mode
+    (output,) = make_outputs(given("-m", mode, "-w", str(path)), nowhere)
+    assert isinstance(output, kind)
+    assert path.stat().st_mode & 0o777 == 0o600
+    output.opening(Metadata(0))
+    output.records(b"")
+    output.events([])
+    output.close(Losses())
+    assert path.read_bytes().startswith(beginning)
+
+
+def test_unknown_modes_and_sizes_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="no mode"):
+        make_outputs(given("-m", "nonsense", "-w", str(tmp_path / "x")), nowhere)
+    with pytest.raises(UsageError, match="not a size"):
+        truncation(given("--truncate", "lots"))
+    assert truncation(given()) is None
+    assert truncation(given("-t", "2k")) == 2048
+
+
+def test_keys_have_a_file_of_their_own(tmp_path):
+    assert key_log(given()) is None
+    assert key_log(given("-m", "keylog")) == "ecapture_openssl_key.log"
+    assert key_log(given("-k", "x")) == "x"
+    with pytest.raises(UsageError, match="same place"):
+        make_outputs(given("-k", "-"), nowhere)
+    with pytest.raises(UsageError, match="only keys"):
+        make_outputs(given("-m", "keylog", "-w", str(tmp_path / "x")), nowhere)
+
+
+def test_colours(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert _colour("auto", terminal=True)
+    assert not _colour("auto", terminal=False)
+    assert _colour("always", terminal=False)
+    assert not _colour("never", terminal=True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not _colour("auto", terminal=True)
