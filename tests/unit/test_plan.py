@@ -4,7 +4,6 @@
 import pytest
 
 from ecapture import plan
-from ecapture._wire import HookFlag
 
 
 @pytest.mark.parametrize(
@@ -13,12 +12,14 @@ from ecapture._wire import HookFlag
         # direction, handle, buffer, length, length kind, flags, shape, padding
         (plan.read("r"), (0, 0, 1, 2, 0, 0, 0, 0)),
         (plan.write("w"), (1, 0, 1, 2, 0, 0, 0, 0)),
-        (plan.read("rx", length=3, pointed=True), (0, 0, 1, 3, 1, 0, 0, 0)),
-        (plan.write("wx", length=3, pointed=True), (1, 0, 1, 3, 1, 0, 0, 0)),
-        (plan.write("ww", flags=HookFlag.WIDE), (1, 0, 1, 2, 0, 2, 0, 0)),
+        (plan.read("rx", length=3, pointed=True), (0, 0, 1, 3, 1, 2, 0, 0)),
+        (plan.write("wx", length=3, pointed=True), (1, 0, 1, 3, 1, 2, 0, 0)),
+        (plan.read("rw", wide=True), (0, 0, 1, 2, 2, 2, 0, 0)),
+        (plan.write("ww", wide=True), (1, 0, 1, 2, 2, 2, 0, 0)),
         (plan.send_file("s"), (1, 0, 0, 0, 2, 1, 0, 0)),
         (plan.descriptor("d"), (0, 0, 0, 0, 0, 0, 1, 0)),
         (plan.end("e"), (0, 0, 0, 0, 0, 0, 2, 0)),
+        (plan.end("c", keeps_handle=True), (0, 0, 0, 0, 0, 4, 2, 0)),
     ],
 )
 def test_rows(hook, row):

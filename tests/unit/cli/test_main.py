@@ -8,9 +8,9 @@ import time
 import pytest
 
 from ecapture.cli import capture
-from ecapture.cli import main as main_module
 from ecapture.cli.main import _COMMANDS, _ordered, cli, main
 from ecapture.errors import ECaptureError, PermissionMissing, SinkError, UsageError
+from ecapture.version import version
 
 
 def run(*arguments):
@@ -25,8 +25,8 @@ def captured(monkeypatch):
     """Return what the capturing subcommands were called with, instead of capturing."""
     calls = []
 
-    def note(probe, given, command):
-        calls.append((probe, given, command))
+    def note(probes, given, command):
+        calls.append((probes, given, command))
         return 0
 
     monkeypatch.setattr(capture, "capture", note)
@@ -56,7 +56,7 @@ def test_options_may_stand_before_the_subcommand(given, ordered):
 @pytest.mark.parametrize("name", ["tls", "openssl", "open", "tl"])
 def test_names_aliases_and_prefixes(captured, name):
     assert run(name) == 0
-    assert [probe for probe, _given, _command in captured] == ["tls"]
+    assert [probes for probes, _given, _command in captured] == [("tls",)]
 
 
 @pytest.mark.parametrize("name", ["t", "nonsense", ""])
@@ -68,7 +68,7 @@ def test_unknown_and_ambiguous_names_are_refused(captured, capsys, name):
 
 def test_options_and_the_command_arrive(captured):
     assert run("-d", "tls", "-p", "1", "-p", "2", "--hex", "--", "curl", "--", "-p", "9") == 0
-    ((_probe, given, command),) = captured
+    ((_probes, given, command),) = captured
     assert given["debug"]
     assert given["hex"]
     assert given["pids"] == (1, 2)
@@ -172,7 +172,7 @@ def test_without_arguments_there_is_help_on_standard_error(capsys):
 
 def test_the_version_is_told(capsys):
     assert run("--version") == 0
-    assert main_module.version() in capsys.readouterr().out
+    assert version() in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", _COMMANDS)

@@ -4,11 +4,12 @@
 import pytest
 from click.testing import CliRunner
 
-from ecapture.cli.capture import _config, make_outputs, tls
+from ecapture.cli.capture import _config, tls
+from ecapture.cli.choices import MODES, make_outputs
 from ecapture.cli.options import scope_from
 from ecapture.config import CaptureConfig, Limits, Scope
 from ecapture.errors import UsageError
-from ecapture.outputs import RecordOutput, TextOutput
+from ecapture.events import Losses
 
 
 def given(*arguments):
@@ -31,7 +32,7 @@ def test_every_spelling_is_known(option):
 
 
 def test_no_options_are_the_defaults():
-    assert _config("tls", given(), None) == CaptureConfig()
+    assert _config(("tls",), given(), None) == CaptureConfig()
 
 
 def test_scopes():
@@ -56,7 +57,11 @@ def test_scopes():
     ],
 )
 def test_limits(arguments, limits):
-    assert _config("tls", given(*arguments), None).limits == limits
+    assert _config(("tls",), given("--raw", *arguments), None).limits == limits
+
+
+def test_messages_are_cut_by_their_parsers_and_not_in_the_kernel():
+    assert _config(("tls",), given("-t", "10"), None).limits.payload is None
 
 
 def test_types_and_libraries_and_the_command(tmp_path, monkeypatch):
@@ -69,10 +74,25 @@ def test_types_and_libraries_and_the_command(tmp_path, monkeypatch):
     assert config.command == ("curl", "x")
 
 
-def test_outputs(tmp_path):
-    for mode, kind in (("text", TextOutput), ("record", RecordOutput)):
-        (output,) = make_outputs(given("-m", mode, "-w", str(tmp_path / mode)))
-        assert isinstance(output, kind)
-        assert (tmp_path / mode).exists()
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "keylog"])
+def test_every_mode_opens_its_file_before_anything_is_attached(tmp_path, mode):
+    path = tmp_path / mode
+    (output,) = make_outputs(given("-m", mode, "-w", str(path)), lambda _pid: "")
+    output.close(Losses())
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_keys_have_a_file_of_their_own(tmp_path):
+    keys, text = tmp_path / "keys", tmp_path / "text"
+    arguments = given("-k", str(keys), "-w", str(text))
+    for output in make_outputs(arguments, lambda _pid: ""):
+        output.close(Losses())
+    assert keys.exists()
+    assert text.exists()
+    with pytest.raises(UsageError, match="the same place"):
+        make_outputs(given("-k", str(keys), "-w", str(keys)), lambda _pid: "")
+
+
+def test_a_mode_that_is_none_is_refused():
     with pytest.raises(UsageError, match="no mode"):
-        make_outputs(given("-m", "nonsense"))
+        make_outputs(given("-m", "nonsense"), lambda _pid: "")

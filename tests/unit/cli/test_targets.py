@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of targets names processes with a TLS implementation, and says why one is not seen."""
+
+import json
+import os
+import ssl
+
+import pytest
+from click.testing import CliRunner
+
+from ecapture.cli import targets
+from ecapture.cli.targets import Target
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def test_this_process_is_listed_with_its_library():
+    assert ssl.OPENSSL_VERSION
+    found, _skipped = targets.examine((os.getpid(),))
+    own = [one for one in found if one.pid == os.getpid() and one.kind == "openssl"]
+    assert own
+    assert own[0].visible
+    assert own[0].probe == "tls"
+    assert "SSL_write" in own[0].functions
+
+
+def test_json_has_every_field():
+    shown = CliRunner().invoke(targets.targets, ["--json", "-p", str(os.getpid())])
+    assert shown.exit_code == 0
+    (first, *_) = json.loads(shown.stdout)
+    assert set(first) == set(Target.__struct_fields__)
+    assert first["pid"] == os.getpid()
+
+
+def target(**fields):
+    values = {
+        "pid": 1, "comm": "x", "uid": 0, "container": "", "file": "/lib/x", "kind": "openssl",
+        "version": "", "linkage": "", "how": "", "visible": True, "reason": "", "probe": "tls",
+        "build_id": "", "functions": [],
+    }  # fmt: skip
+    return Target(**(values | fields))
+
+
+def test_the_table_escapes_what_processes_call_themselves(monkeypatch):
+    odd = [target(comm="[red]x[/]"), target(pid=0, visible=False, reason="stripped", file="/no")]
+    monkeypatch.setattr(targets, "examine", lambda _pids: (odd, []))
+    shown = CliRunner().invoke(targets.targets, []).stdout
+    assert "[red]x[/]" in shown
+    assert "(none yet)" in shown
+    assert "stripped" in shown
+
+
+def test_nothing_found_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(targets, "examine", lambda _pids: ([], []))
+    targets.targets.main([], standalone_mode=False)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "no process" in err
