@@ -7,6 +7,7 @@ and not handshakes are measured.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -17,8 +18,10 @@ from pathlib import Path
 from watch import DEADLINE_S, BenchmarkError
 
 BODY_BYTES = 1000
+FILE_BYTES = 1 << 20
 _CONFIGURATION = """
 daemon off;
+{user}
 worker_processes 1;
 pid {directory}/pid;
 error_log {directory}/error.log;
@@ -36,6 +39,7 @@ http {{
         ssl_certificate {directory}/certificate.pem;
         ssl_certificate_key {directory}/key.pem;
         location / {{ default_type text/plain; return 200 "{body}"; }}
+        location /file {{ root {directory}; }}
     }}
 }}
 """
@@ -53,7 +57,10 @@ def _free_port() -> int:
 
 
 class Nginx:
-    """A running nginx; ``worker`` is the process id of its only worker."""
+    """A running nginx; ``worker`` is the process id of its only worker.
+
+    ``/file`` has FILE_BYTES and is written in pieces of 16 KiB, everything else has BODY_BYTES.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.port = _free_port()
@@ -63,8 +70,14 @@ class Nginx:
             [*request.split(), "-subj", "/CN=localhost", *files], check=True, capture_output=True
         )
         (directory / "nginx.conf").write_text(
-            _CONFIGURATION.format(directory=directory, port=self.port, body="x" * BODY_BYTES)
+            _CONFIGURATION.format(
+                directory=directory,
+                port=self.port,
+                body="x" * BODY_BYTES,
+                user="user root;" if os.geteuid() == 0 else "",  # whose directory it is
+            )
         )
+        (directory / "file").write_bytes(b"0123456789abcdef" * (FILE_BYTES // 16))
         self._process = subprocess.Popen(
             ["nginx", "-p", directory, "-c", directory / "nginx.conf", "-e", "stderr"],
             stderr=subprocess.DEVNULL,
@@ -81,10 +94,10 @@ class Nginx:
             time.sleep(0.01)
         raise BenchmarkError("nginx did not start")
 
-    def load(self, seconds: int) -> tuple[int, float]:
+    def load(self, seconds: int, path: str = "/") -> tuple[int, float]:
         """Run wrk; (requests answered, requests a second)."""
         done = subprocess.run(
-            ["wrk", "-t1", "-c8", f"-d{seconds}s", f"https://127.0.0.1:{self.port}/"],
+            ["wrk", "-t1", "-c8", f"-d{seconds}s", f"https://127.0.0.1:{self.port}{path}"],
             capture_output=True,
             text=True,
             check=True,
