@@ -145,7 +145,7 @@ class RotatingFile:
         now = self._wall()
         second, fraction = divmod(int(now * 1000), 1000)
         date = time.strftime("%Y%m%dT%H%M%S", time.gmtime(second)) + f".{fraction:03d}Z"
-        # Names only ever ascend, whatever the clock does: the order of names is that of the content.
+        # Names only ever ascend, whatever the clock does: their order is that of the content.
         last, number = self._last
         if date > last:
             last, number = date, -1

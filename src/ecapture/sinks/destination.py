@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where output goes: a text of the command line to a frozen value, and that to a sink.
+
+``-`` is standard output, ``tcp://HOST:PORT``, ``ws://…`` and ``wss://…`` are receivers elsewhere,
+anything else is a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NoReturn, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from ecapture.errors import UsageError
+from ecapture.sinks.file import open_output
+from ecapture.sinks.rotation import RotatingFile, Rotation
+from ecapture.sinks.tcp import tcp_sink
+from ecapture.sinks.websocket import websocket_sink
+from ecapture.sinks.writer import Writer
+
+STDOUT: Final = "-"
+
+
+class Stdout(msgspec.Struct, frozen=True):
+    """Standard output."""
+
+
+class FileDestination(msgspec.Struct, frozen=True):
+    """A file, emptied first; with ``rotate`` it is set aside first, and whenever that says."""
+
+    path: str
+    rotate: Rotation | None = None
+
+
+class TcpDestination(msgspec.Struct, frozen=True):
+    """A TCP port."""
+
+    host: str
+    port: int
+
+
+class WebSocketDestination(msgspec.Struct, frozen=True):
+    """A WebSocket server; ``url`` may have a user and a password in it."""
+
+    url: str
+
+
+Destination = Stdout | FileDestination | TcpDestination | WebSocketDestination
+
+
+class Sink(Protocol):
+    """Takes bytes and never looks inside. All methods may raise SinkError."""
+
+    def write(self, *pieces: bytes) -> None:
+        """Queues pieces. Where messages are sent, each piece is one."""
+
+    def tick(self) -> None:
+        """Time has passed though nothing came: call it now and then."""
+
+    def close(self) -> None:
+        """Writes what is queued, and ends."""
+
+
+def parse(text: str, *, option: str = "-w", rotate: Rotation | None = None) -> Destination:
+    """The destination that a text names. Raises UsageError, in the name of ``option``."""
+
+    def refuse(problem: str) -> NoReturn:
+        raise UsageError(
+            option=option,
+            problem=problem,
+            hint="destinations: FILE, -, tcp://HOST:PORT, ws://HOST[:PORT]/PATH, wss://…",
+        )
+
+    if rotate is not None and not (rotate.size or rotate.seconds):
+        rotate = None
+    found: Destination
+    if not text or "\0" in text:
+        refuse("names no destination")
+    if text == STDOUT:
+        found = Stdout()
+    elif "://" not in text:
+        return FileDestination(text, rotate)
+    else:
+        found = _receiver(text, refuse)
+    if rotate is not None:
+        refuse("only a file can be rotated")
+    return found
+
+
+def _receiver(text: str, refuse: Callable[[str], NoReturn]) -> Destination:
+    scheme = text.partition("://")[0].lower()
+    if scheme not in {"tcp", "ws", "wss"}:
+        refuse(f"{scheme}:// is no kind of destination")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        refuse(f"malformed address ({error})")
+    if not host or not text.isprintable() or " " in text:
+        refuse("malformed address (no host)" if not host else "malformed address (blank in it)")
+    if port == 0:
+        refuse("0 is no port")
+    if scheme != "tcp":
+        if parts.fragment:
+            refuse("a WebSocket address has no fragment (#)")
+        return WebSocketDestination(text)
+    if port is None:
+        refuse(f"tcp://{host} has no port")
+    if _more_than_host_and_port(parts):
+        refuse("tcp:// takes a host and a port, and nothing else")
+    return TcpDestination(host, port)
+
+
+def _more_than_host_and_port(parts: SplitResult) -> bool:
+    return bool(parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc)
+
+
+def open_sink(
+    destination: Destination, *, opening: Callable[[], bytes] = bytes, text: bool = False
+) -> Sink:
+    """Opens it. Raises SinkError, or UsageError where something is not installed.
+
+    ``opening`` gives what every file and every connection begins with. It is asked when there is
+    something to be written, or at the end. ``text`` says that pieces are text, where that matters.
+    """
+    if isinstance(destination, TcpDestination):
+        return tcp_sink(destination.host, destination.port, opening=opening)
+    if isinstance(destination, WebSocketDestination):
+        return websocket_sink(destination.url, text=text, opening=opening)
+    if isinstance(destination, Stdout):
+        return _Opened(Writer(1, "standard output", owned=False), opening)
+    if destination.rotate is not None:
+        return RotatingFile(destination.path, destination.rotate, opening=opening)
+    path = destination.path
+    return _Opened(Writer(open_output(path), path, owned=True), opening)
+
+
+class _Opened:
+    # A writer that begins with the opening.
+
+    def __init__(self, writer: Writer, opening: Callable[[], bytes]) -> None:
+        self._writer = writer
+        self._opening: Callable[[], bytes] | None = opening
+
+    def write(self, *pieces: bytes) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            self._writer.write(opening())
+        self._writer.write(*pieces)
+
+    def tick(self) -> None:
+        pass
+
+    def close(self) -> None:
+        try:
+            self.write()
+        finally:
+            self._writer.close()
