@@ -177,7 +177,7 @@ def run_ecapture(
 
 
 class Captured:
-    """``ecapture tls -w FILE OPTIONS`` running; its probes are in place when it has been made.
+    """``ecapture PROBE -w FILE OPTIONS`` running; its probes are in place when it has been made.
 
     ``finish`` ends it with SIGINT and reads everything. ``output``: where it writes; None leaves
     standard output to be read from ``process.stdout``. Text is unparsed unless ``raw`` is false.
@@ -187,6 +187,7 @@ class Captured:
         self,
         folder: Path,
         *options: object,
+        probe: str = "tls",
         mode: str = "text",
         raw: bool = True,
         output: str | None = "",
@@ -199,7 +200,7 @@ class Captured:
         if output == "":
             self.path = folder / f"captured-{next(_numbers)}.{mode}"
         self._raw = raw and mode == "text"
-        words = [*prefix, ECAPTURE, "tls", "-m", mode, *["--raw"] * self._raw, *options]
+        words = [*prefix, ECAPTURE, probe, "-m", mode, *["--raw"] * self._raw, *options]
         if self.path is not None:
             words += ["-w", self.path]
         if command:
