@@ -201,11 +201,24 @@ class Talk:
             if len(self._pairs) > _MAXIMUM_PAIRS:
                 self._make_way()
         if head.kind == "request":
+            if pair.request is not None:
+                pair = self._again(key, pair)
             pair.asked = _Part(head)
         elif not head.informational:
+            if pair.response is not None:
+                pair = self._again(key, pair)
             pair.answered = _Part(head)
         elif len(pair.informational) < _MAXIMUM_INFORMATIONAL:
             pair.informational += (head,)
+
+    def _again(self, key: int, pair: _Pair) -> _Pair:
+        # A second message for one place, as from who was taken for the other side until now.
+        self._close(key)
+        fresh = self._pairs[key] = _Pair()
+        fresh.asked, fresh.answered = pair.asked, pair.answered
+        fresh.kept = sum(len(p.content) for p in (pair.asked, pair.answered) if p is not None)
+        self._allowance.left -= fresh.kept
+        return fresh
 
     def _body(self, body: Body) -> None:
         pair = self._pairs.get(body.stream or -body.exchange)

@@ -435,3 +435,15 @@ def test_content_codings_are_undone_in_messages():
     assert response.body == b"text " * 1000
     assert response.size < response.decoded_size == 5000
     assert response.codings == ("deflate",)
+
+
+def test_two_messages_for_one_place_are_two_exchanges():
+    # The first is taken for a request until the second tells who is the client.
+    ends = Ends("server")
+    ends.answers(b"\0\0\4\0\1\0\0\0\5tail")
+    ends.asks(b"\0\0\6\1\5\0\0\0\5\x82\x87\x84\x41\x01a")
+    ends.end()
+    first, second = ends.of(Exchange)
+    assert first.request.body == b"tail"
+    assert second.request.head.method == "GET"
+    assert [first.request, second.request] == ends.of(HttpMessage)
