@@ -13,11 +13,32 @@ from ecapture._wire import LOSSES
 from ecapture.errors import UsageError
 from ecapture.events import Event, Losses, Plaintext, ProcessExit
 from ecapture.kernel.recording import Frame, Metadata, ProcessFacts, frame, opening
+from ecapture.sinks.destination import (
+    Destination,
+    FileDestination,
+    Sink,
+    Stdout,
+    open_sink,
+    parse,
+)
 from ecapture.sinks.file import open_output
+from ecapture.sinks.rotation import Rotation
 from ecapture.sinks.writer import Writer
 from ecapture.version import version
 
 STDOUT = "-"
+
+
+def open_destinations(
+    output: str | None, forward: str | None, rotation: Rotation
+) -> list[Destination]:
+    """What ``-w`` and ``--eventaddr`` name; neither: standard output. Raises UsageError."""
+    found = []
+    if output is not None or forward is None:
+        found.append(parse(output or STDOUT, rotate=rotation))
+    if forward is not None:
+        found.append(parse(forward, option="--eventaddr", rotate=rotation))
+    return found
 
 
 def open_writer(destination: str, *, append: bool = False) -> Writer:
@@ -51,17 +72,25 @@ class Format(Protocol):
 
 
 class FormatOutput:
-    """Events in some format."""
+    """Events in some format, to a sink or to what a text names."""
 
-    def __init__(self, format_: Format, destination: str, *, append: bool = False) -> None:
+    def __init__(
+        self, format_: Format, destination: str | Destination, *, append: bool = False
+    ) -> None:
         self._format = format_
-        self._writer = open_writer(destination, append=append)
+        self._writer: Sink
+        if isinstance(destination, str):
+            self._writer = open_writer(destination, append=append)
+        else:
+            self._writer = open_sink(destination, text=True)
 
     def opening(self, _metadata: Metadata) -> None:
         """Formats have no beginning."""
 
-    def records(self, _batch: bytes) -> None:
-        """Formats are made of events."""
+    def records(self, batch: bytes) -> None:
+        """Formats are made of events; an empty batch says that time has passed."""
+        if not batch:
+            self._writer.tick()
 
     def events(self, events: list[Event]) -> None:
         """Write the events of one batch with one call."""
@@ -75,10 +104,19 @@ class FormatOutput:
 class HarOutput:
     """Exchanges as a HAR file: whole after every write, where the file can be overwritten."""
 
-    def __init__(self, destination: str, container_of: Callable[[int], str]) -> None:
+    def __init__(self, destination: Destination, container_of: Callable[[int], str]) -> None:
         from ecapture.formats.har import HarFormat  # noqa: PLC0415 - only where it is used
 
-        self._writer = open_writer(destination)
+        if isinstance(destination, FileDestination) and destination.rotate is None:
+            self._writer = open_writer(destination.path)
+        elif isinstance(destination, Stdout):
+            self._writer = open_writer(STDOUT)
+        else:
+            raise UsageError(
+                option="-m har",
+                problem="an archive is one document: it is neither rotated nor forwarded",
+                hint="use -m jsonl",
+            )
         self._format = HarFormat(
             version=version(), container_of=container_of, seekable=self._writer.seekable
         )
@@ -104,25 +142,33 @@ class HarOutput:
 class RecordOutput:
     """Records as they came, for ``replay``."""
 
-    def __init__(self, destination: str, container_of: Callable[[int], str]) -> None:
+    def __init__(self, named: str | Destination, container_of: Callable[[int], str]) -> None:
+        destination = parse(named) if isinstance(named, str) else named
         self._container_of = container_of
         self._described: dict[int, str] = {}
-        if destination == STDOUT and os.isatty(1):
+        self._metadata = Metadata(0)
+        if isinstance(destination, Stdout) and os.isatty(1):
             raise UsageError(
                 option="-m record",
                 problem="a recording is binary and standard output is a terminal",
                 hint="write it to a file with -w FILE",
             )
-        self._writer = open_writer(destination)
+        self._writer = open_sink(destination, opening=self._beginning)
 
     def opening(self, metadata: Metadata) -> None:
-        """Writes the magic line and the metadata."""
-        self._writer.write(opening(metadata))
+        """Keep the metadata, which every file begins with."""
+        self._metadata = metadata
+
+    def _beginning(self) -> bytes:
+        self._described.clear()  # a file must be readable without those before it
+        return opening(self._metadata)
 
     def records(self, batch: bytes) -> None:
-        """Writes one frame."""
+        """Write one frame; an empty batch says that time has passed."""
         if batch:
             self._writer.write(frame(Frame.RECORDS, batch))
+        else:
+            self._writer.tick()
 
     def events(self, events: list[Event]) -> None:
         """Write what can be looked up only now: the containers of processes."""

@@ -31,7 +31,6 @@ MAXIMUM_LINES, MAXIMUM_FUNCTION = 600, 60
 UNTESTED = {
     "__main__.py": "one line; tests/unit/cli/test_replay.py runs it",
     "_wire.py": "generated; tests/built/test_wire.py",
-    "binary/golang.py": "no test of its own yet",
     "binary/secrets/operations.py": "tests/unit/binary/secrets/test_locate.py",
     "binary/secrets/remembered.py": "no test of its own yet",
     "binary/secrets/sites.py": "tests/unit/binary/secrets/test_locate.py",

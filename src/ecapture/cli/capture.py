@@ -126,7 +126,10 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
 
 
 def _writes_to_stdout(given: dict[str, Any]) -> bool:
-    return key_log(given) == STDOUT or (not only_keys(given) and given["output"] in (None, STDOUT))
+    if key_log(given) == STDOUT:
+        return True
+    to_stdout = given["output"] == STDOUT or (given["output"] is given["eventaddr"] is None)
+    return not only_keys(given) and to_stdout
 
 
 def _config(

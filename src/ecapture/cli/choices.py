@@ -11,8 +11,10 @@ from ecapture.config import byte_size
 from ecapture.errors import UsageError
 from ecapture.formats.keylog import KeyLogFormat
 from ecapture.formats.text import TextFormat
-from ecapture.outputs import STDOUT, FormatOutput, Output, RecordOutput
+from ecapture.outputs import STDOUT, FormatOutput, Output, RecordOutput, open_destinations
 from ecapture.pipeline.stage import Stage
+from ecapture.sinks.destination import Destination, Stdout
+from ecapture.sinks.rotation import Rotation
 
 MODES = ("text", "jsonl", "har", "record", "keylog")
 KEY_LOG = "ecapture_openssl_key.log"
@@ -79,8 +81,15 @@ def make_outputs(given: dict[str, Any], container_of: Callable[[int], str]) -> l
         _check_key_log(given, keys)
         outputs.append(FormatOutput(KeyLogFormat(), keys, append=True))
     if not only_keys(given):
-        outputs.append(_main_output(given, container_of))
+        named = open_destinations(given["output"], given["eventaddr"], _rotation(given))
+        outputs += [_main_output(given, destination, container_of) for destination in named]
     return outputs
+
+
+def _rotation(given: dict[str, Any]) -> Rotation:
+    return Rotation(
+        size=given["rotate_size"] << 20, seconds=given["rotate_time"], keep=given["keep"]
+    )
 
 
 def _check_key_log(given: dict[str, Any], keys: str) -> None:
@@ -96,8 +105,10 @@ def _check_key_log(given: dict[str, Any], keys: str) -> None:
         )
 
 
-def _main_output(given: dict[str, Any], container_of: Callable[[int], str]) -> Output:
-    mode, destination = given["model"], given["output"] or STDOUT
+def _main_output(
+    given: dict[str, Any], destination: Destination, container_of: Callable[[int], str]
+) -> Output:
+    mode = given["model"]
     if mode not in MODES:
         raise UsageError(
             option="-m",
@@ -114,7 +125,7 @@ def _main_output(given: dict[str, Any], container_of: Callable[[int], str]) -> O
         from ecapture.formats.jsonl import JsonLinesFormat  # noqa: PLC0415 - only where it is used
 
         return FormatOutput(JsonLinesFormat(container_of=container_of), destination)
-    terminal = destination == STDOUT and os.isatty(1)
+    terminal = isinstance(destination, Stdout) and os.isatty(1)
     if given["raw"]:
         return FormatOutput(TextFormat(terminal=terminal, hexadecimal=given["hex"]), destination)
     colour = _colour(given["color"], terminal=terminal)

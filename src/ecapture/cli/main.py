@@ -87,8 +87,8 @@ def _complete(name: str) -> str | None:
         return name
     if name in _ALIASES:
         return _ALIASES[name]
-    matching = {c for c in _COMMANDS if c.startswith(name)}
-    matching |= {full for alias, full in _ALIASES.items() if alias.startswith(name)}
+    matching = {command for command in _COMMANDS if command.startswith(name)}
+    matching = matching or {full for alias, full in _ALIASES.items() if alias.startswith(name)}
     return matching.pop() if len(matching) == 1 else None
 
 

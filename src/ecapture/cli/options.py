@@ -28,6 +28,36 @@ _OUTPUT = (
     click.option(
         "-w", "--output", metavar="FILE", help="Write to FILE (created 0600); - is standard output."
     ),
+    click.option(
+        "--eventaddr",
+        metavar="DESTINATION",
+        help="Write (also) to a file, tcp://HOST:PORT or ws://HOST:PORT/PATH.",
+    ),
+    click.option(
+        "--eventrotatesize",
+        "--eventroratesize",
+        "rotate_size",
+        type=click.IntRange(0),
+        default=0,
+        metavar="MB",
+        help="Begin a new file before one exceeds so many megabytes.",
+    ),
+    click.option(
+        "--eventrotatetime",
+        "--eventroratetime",
+        "rotate_time",
+        type=click.IntRange(0),
+        default=0,
+        metavar="SECONDS",
+        help="Begin a new file when one is so old.",
+    ),
+    click.option(
+        "--keep",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Keep only so many old files; 0 keeps all.",
+    ),
     click.option("--hex", is_flag=True, help="Show payloads as hexadecimal dumps."),
     click.option("--raw", is_flag=True, help="Show what was read and written as it is, unparsed."),
     click.option(

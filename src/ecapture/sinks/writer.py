@@ -79,6 +79,9 @@ class Writer:
             self._queued += size
             self._changed.notify_all()
 
+    def tick(self) -> None:
+        """Time has passed: nothing depends on it here."""
+
     def flush(self) -> None:
         """Waits until all that is queued is written. Raises SinkError if it cannot be."""
         with self._changed:
