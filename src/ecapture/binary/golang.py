@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Final, Literal, NamedTuple
 
-from ecapture.binary.elf import ElfFile, Section
-from ecapture.binary.secrets.image import Image, Part
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.secrets.image import Image
 from ecapture.binary.secrets.operations import Branch, Jump, Return
 from ecapture.errors import NotExecutable
 
@@ -48,34 +50,43 @@ SOCKET_READ: Final = "net.(*TCPConn).Read"
 """In the method table of an interface it proves that the interface holds a TCP connection."""
 
 _MAX_TABLE = 1 << 29
-_MAX_FUNCTIONS = 1 << 22
+_MAX_FUNCTIONS = 1 << 21
 _MAX_TABLES = 64  # places that look like a table
 _MAX_NAME_HITS = 64
-_MAX_RECORD_HITS = 4096
+_MAX_RECORD_HITS = 1 << 16
 _MAX_FUNCTION = 1 << 16  # bytes
 _BASE_SEARCH = 1 << 20  # bytes of a program in which its Go code must begin
-_PROLOGUE = 32  # bytes that hold the check of the stack
+_STEP = 1 << 14
+_ALIGNMENT = 16  # of functions, at least
+_BEGINNING = 32  # bytes that hold the check of the stack
 
 _HEADER = struct.Struct("<IBBBB")
 _WORD = struct.Struct("<Q")
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
 
-# x86-64: the limit is compared with the stack pointer, or with what it would become.
-_REGISTER_X86 = re.compile(
-    rb"(?:\x4c\x8d\x64\x24.|\x4c\x8d\xa4\x24.{4}|\x49\x89\xe4\x49\x81\xec.{4}.{2,6})?"
-    rb"[\x49\x4d]\x3b\x66\x10",  # [lea r12, [rsp-N]] cmp rsp or r12, [r14+16]
-    re.DOTALL,
-)
-_STACK_X86 = re.compile(
-    rb"(?:\x64\x48\x8b\x0c\x25.{4}"  # mov rcx, fs:OFFSET
-    rb"|(?:\x48\x8b\x0d.{4}|\x48\xc7\xc1.{4})\x64\x48\x8b\x09)"  # the offset from elsewhere
-    rb"(?:\x48\x8d\x44\x24.|\x48\x8d\x84\x24.{4})?"  # lea rax, [rsp-N]
-    rb"\x48\x3b[\x61\x41]\x10",  # cmp rsp or rax, [rcx+16]
-    re.DOTALL,
-)
-# AArch64: ldr xN, [x28, #16]. N is 16 since arguments are in registers, of which x1 was one.
-_LIMIT_ARM64 = 0xF9400B80
-_SCRATCH_ARM64 = 16
+# How functions of Go begin: the limit of the stack is compared with the stack pointer, or with what
+# it would become. By machine and convention.
+_BEGINNINGS: Final[dict[str, dict[Convention, re.Pattern[bytes]]]] = {
+    "x86_64": {
+        "register": re.compile(
+            rb"(?:\x4c\x8d\x64\x24.|\x4c\x8d\xa4\x24.{4}|\x49\x89\xe4\x49\x81\xec.{4}.{2,6})?"
+            rb"[\x49\x4d]\x3b\x66\x10",  # [lea r12, [rsp-N]]; cmp rsp or r12, [r14+16]
+            re.DOTALL,
+        ),
+        "stack": re.compile(
+            rb"(?:\x64\x48\x8b\x0c\x25.{4}"  # mov rcx, fs:OFFSET
+            rb"|(?:\x48\x8b\x0d.{4}|\x48\xc7\xc1.{4})\x64\x48\x8b\x09)"  # that from elsewhere
+            rb"(?:\x48\x8d\x44\x24.|\x48\x8d\x84\x24.{4})?"  # [lea rax, [rsp-N]]
+            rb"\x48\x3b[\x61\x41]\x10",  # cmp rsp or rax, [rcx+16]
+            re.DOTALL,
+        ),
+    },
+    # ldr xN, [x28, #16]. N is 16 since arguments are in registers, of which x1 was one.
+    "aarch64": {
+        "register": re.compile(rb"\x90\x0b\x40\xf9"),
+        "stack": re.compile(rb"[\x80-\x8f\x91-\x9f]\x0b\x40\xf9"),
+    },
+}
 
 
 class Span(NamedTuple):
@@ -128,7 +139,6 @@ class Table:
         if layout is None or zero or zeros or quantum not in (1, 4) or pointer != 8:
             elf.refuse("not a Go function table")
         self._layout = layout
-        self._pair = struct.Struct("<II" if layout.width == 4 else "<QQ")
         size = 8 * (1 + layout.fields)
         words = [word[0] for word in _WORD.iter_unpack(elf.read(start + _HEADER.size, size))]
         self.count = words[0]
@@ -143,7 +153,7 @@ class Table:
             self._names = (start, self._end)
             self._records = start
             self._functions = start + _HEADER.size + size
-        after = self._functions + self.count * self._pair.size + layout.width
+        after = self._functions + (2 * self.count + 1) * layout.width
         if not 0 < self.count <= _MAX_FUNCTIONS or after > self._end:
             elf.refuse("a Go function table that does not fit into its file")
 
@@ -201,27 +211,22 @@ class Table:
                             yield name, row
                     at = block.find(text, at + 1)
 
+    @cached_property
+    def _pairs(self) -> memoryview:
+        # Address and record of every function, and at last the address behind all of them.
+        width = self._layout.width
+        size = (2 * self.count + 1) * width
+        blocks = self._elf.blocks(self._functions, size, 0)
+        return memoryview(b"".join(block for _, block in blocks)).cast("I" if width == 4 else "Q")
+
     def _row_of(self, record: int) -> int | None:
         # Records stand in the order of their functions.
-        low, high = 0, self.count
-        while low < high:
-            middle = (low + high) // 2
-            if self._row(middle)[1] < record:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < self.count and self._row(low)[1] == record else None
-
-    def _row(self, number: int) -> tuple[int, int]:
-        place = self._functions + number * self._pair.size
-        first, second = self._pair.unpack(self._elf.read(place, self._pair.size))
-        return first, second
+        records = self._pairs[1::2]
+        row = bisect_left(records, record)
+        return row if row < self.count and records[row] == record else None
 
     def _span(self, row: int) -> Span:
-        # Behind the last row stands the end of its function.
-        following = self._functions + (row + 1) * self._pair.size
-        block = self._elf.read(following, self._layout.width)
-        return Span(self._row(row)[0], int.from_bytes(block, "little"))
+        return Span(self._pairs[2 * row], self._pairs[2 * row + 2])
 
 
 def find_table(elf: ElfFile) -> Table | None:
@@ -273,7 +278,7 @@ def locate(elf: ElfFile, table: Table | None = None) -> GoCode:
         reason = f"has no function {' and '.join(missing)}"
         return GoCode(reason=reason, absent=len(missing) == 2)
     image = Image(elf)
-    based = _placed(elf, image, table, spans)
+    based = _placed(image, table, spans)
     if based is None:
         return GoCode(reason="the functions that its table names do not begin where it says")
     spans, convention = based
@@ -295,65 +300,59 @@ def _offset(elf: ElfFile, address: int) -> int:
 
 
 def _placed(
-    elf: ElfFile, image: Image, table: Table, spans: dict[str, Span]
+    image: Image, table: Table, spans: dict[str, Span]
 ) -> tuple[dict[str, Span], Convention] | None:
     # The functions where they are, once their code agrees.
     checked = [spans[name] for name in FUNCTIONS if name in spans]
-    bases = _bases(elf, image, table, checked) if table.relative else iter((0,))
-    for base in bases:
-        convention = _convention_of_all(image, base, checked)
-        if convention:
-            moved = {name: Span(base + s.start, base + s.end) for name, s in spans.items()}
-            within = {n: s for n, s in moved.items() if image.part_of(s.start, executable=True)}
-            return within, convention
-    return None
+    if not table.relative:
+        bases = {0}
+    elif table.text_start:
+        bases = {table.text_start}
+    else:
+        bases = set(_searched(image, checked[0].start))
+    fitting = [
+        (base, convention)
+        for base in bases
+        if (convention := _convention_of_all(image, base, checked))
+    ]
+    if len(fitting) != 1:
+        return None
+    base, convention = fitting[0]
+    moved = {name: Span(base + span.start, base + span.end) for name, span in spans.items()}
+    return {n: s for n, s in moved.items() if image.part_of(s.start, executable=True)}, convention
 
 
-def _bases(elf: ElfFile, image: Image, table: Table, spans: list[Span]) -> Iterator[int]:
-    # Where the text may start: as the header says, with the section, or (behind what a C compiler
-    # put there) where the functions find their code.
-    if table.text_start:
-        yield table.text_start
-    section: Section | None = elf.section(".text")
-    if section:
-        yield section.address
+def _searched(image: Image, distance: int) -> Iterator[int]:
+    # Where the text may start if a function is so many bytes behind: with its section or, where a
+    # C compiler has put code of its own in front, somewhat later.
+    patterns = _BEGINNINGS.get(image.machine, {})
     for part in image.parts:
-        if part.executable:
-            yield from _searched(image, part, spans[0].start)
-
-
-def _searched(image: Image, part: Part, distance: int) -> Iterator[int]:
-    first = part.address + distance
-    for address in range(first, min(first + _BASE_SEARCH, part.address + part.size), 1 << 14):
-        block = image.bytes_at(address, (1 << 14) + _PROLOGUE)
-        for at in range(0, min(len(block), 1 << 14), 16):  # functions are aligned to 16 at least
-            if _convention(image.machine, block[at : at + _PROLOGUE]):
-                yield address + at - distance
+        first = part.address + distance
+        last = min(first + _BASE_SEARCH, part.address + part.size) if part.executable else first
+        for address in range(first, last, _STEP):
+            block = image.bytes_at(address, _STEP + _BEGINNING)
+            for pattern in patterns.values():
+                for match in pattern.finditer(block):
+                    if match.start() < _STEP and (address + match.start()) % _ALIGNMENT == 0:
+                        yield address + match.start() - distance
 
 
 def _convention_of_all(image: Image, base: int, spans: list[Span]) -> Convention | None:
-    found = None
+    # None: not all of them begin as functions of Go do, or not all in the same way.
+    found: set[Convention | None] = set()
     for span in spans:
-        part = image.part_of(base + span.start, executable=True)
-        if part is None or not 0 < span.end - span.start <= _MAX_FUNCTION:
+        if not 0 < span.end - span.start <= _MAX_FUNCTION:
             return None
-        this = _convention(image.machine, image.bytes_at(base + span.start, _PROLOGUE))
-        if this is None or found not in (None, this):
+        if image.part_of(base + span.start, executable=True) is None:
             return None
-        found = this
-    return found
+        found.add(_convention(image.machine, image.bytes_at(base + span.start, _BEGINNING)))
+    return found.pop() if len(found) == 1 else None
 
 
 def _convention(machine: str, code: bytes) -> Convention | None:
-    # What the first instructions of a function tell; None: they are not those of a Go function.
-    if machine == "x86_64":
-        if _REGISTER_X86.match(code):
-            return "register"
-        return "stack" if _STACK_X86.match(code) else None
-    if machine == "aarch64" and len(code) >= 4:
-        word = int.from_bytes(code[:4], "little")
-        if word & ~31 == _LIMIT_ARM64:
-            return "register" if word & 31 == _SCRATCH_ARM64 else "stack"
+    for convention, pattern in _BEGINNINGS.get(machine, {}).items():
+        if pattern.match(code):
+            return convention
     return None
 
 

@@ -263,7 +263,7 @@ func exchange(wanted options, c *counted, first bool) {
 		}
 	}
 	until := time.Now().Add(time.Duration(wanted.seconds) * time.Second)
-	for round := 0; round < wanted.rounds || time.Now().Before(until); round++ {
+	for round, enough := 0, false; !enough; round++ {
 		if first {
 			send(round)
 			receive(round)
@@ -271,10 +271,9 @@ func exchange(wanted options, c *counted, first bool) {
 			receive(round)
 			send(round)
 		}
-		if wanted.seconds > 0 && round >= wanted.rounds-1 {
-			if stop := agree(c, first, !time.Now().Before(until)); stop {
-				break
-			}
+		enough = round+1 >= wanted.rounds
+		if wanted.seconds > 0 {
+			enough = agree(c, first, enough && time.Now().After(until))
 		}
 	}
 }
