@@ -18,6 +18,7 @@ from ecapture.sinks.destination import (
     FileDestination,
     Sink,
     Stdout,
+    WebSocketDestination,
     open_sink,
     parse,
 )
@@ -78,6 +79,8 @@ class FormatOutput:
         self, format_: Format, destination: str | Destination, *, append: bool = False
     ) -> None:
         self._format = format_
+        # Over WebSocket every piece is a message: then it is one event, not a part of one.
+        self._one_by_one = isinstance(destination, WebSocketDestination)
         self._writer: Sink
         if isinstance(destination, str):
             self._writer = open_writer(destination, append=append)
@@ -94,7 +97,11 @@ class FormatOutput:
 
     def events(self, events: list[Event]) -> None:
         """Write the events of one batch with one call."""
-        self._writer.write(*self._format.encode(events))
+        if self._one_by_one:
+            encoded = (b"".join(self._format.encode([event])) for event in events)
+            self._writer.write(*filter(None, encoded))
+        else:
+            self._writer.write(*self._format.encode(events))
 
     def close(self, _losses: Losses) -> None:
         """Write what is queued."""
