@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from spoken import CONNECTION, CONVERSATION
+from exchanges import CONNECTION, CONVERSATION
 
 from ecapture.events import ConversationEnd, Gap, Plaintext
 

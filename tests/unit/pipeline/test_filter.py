@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
+from exchanges import CONVERSATION, MS, exchange, gap, plaintext, request, response, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spoken import CONVERSATION, MS, exchange, gap, plaintext, request, response, said
 
 from ecapture.errors import UsageError
 from ecapture.events import ConversationEnd, ProcessExit

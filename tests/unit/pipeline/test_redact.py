@@ -3,9 +3,9 @@ import importlib.util
 from pathlib import Path
 
 import msgspec
+from exchanges import exchange, gap, plaintext, request, response, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spoken import exchange, gap, plaintext, request, response, said
 
 from ecapture.events import ProcessExit
 from ecapture.pipeline.redact import Redacted
