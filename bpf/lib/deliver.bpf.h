@@ -58,11 +58,12 @@ struct emission {
 			length_ = 0;                                                                    \
 		}                                                                                       \
 		record_->header.size = sizeof(struct ec_plaintext) + length_;                           \
-		bpf_ringbuf_submit(record_, wakeup_flags(emission->wanted, record_->header.size));      \
+		bpf_ringbuf_submit(record_, wakeup_flags(wanted, record_->header.size));                \
 	} while (0)
 
 static __always_inline void send_last(struct emission *emission, __u64 offset, __u64 length)
 {
+	struct ec_settings *wanted = emission->wanted;
 	const __u16 flags = EC_FLAG_LAST;
 
 	if (length <= 32)
@@ -99,6 +100,7 @@ static __always_inline void send_last(struct emission *emission, __u64 offset, _
 
 static __always_inline void send_full(struct emission *emission, __u64 index)
 {
+	struct ec_settings *wanted = emission->wanted;
 	const __u16 flags = 0;
 
 	SEND(EC_PIECE_MAXIMUM, index * EC_PIECE_MAXIMUM, EC_PIECE_MAXIMUM);
@@ -120,22 +122,27 @@ enum loop { LOOP_BOUNDED, LOOP_HELPER };
  */
 #define BOUNDED_PIECES 1024
 
-/* What the rounds of one thread share, handed over in a map because a global function takes numbers only. */
+/* What the rounds of one thread share, handed over in a map because a global function takes numbers only. It is how a
+ * struct emission begins: stack is short where functions call each other (512 bytes for all of them, before 6.13). */
 struct rounds {
 	struct ec_plaintext head;
 	__u64 buffer;
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024); /* threads that are inside large calls at the same moment */
 	__type(key, __u64);
 	__type(value, struct rounds);
 } rounds SEC(".maps");
 
-static __attribute__((noinline)) int send_full_round(struct emission *emission, __u32 index)
+static __attribute__((noinline)) int send_full_round(struct rounds *emission, __u64 index)
 {
-	send_full(emission, index);
+	struct ec_settings *wanted = get_settings();
+	const __u16 flags = 0;
+
+	if (wanted)
+		SEND(EC_PIECE_MAXIMUM, index * EC_PIECE_MAXIMUM, EC_PIECE_MAXIMUM);
 	return 0;
 }
 
@@ -144,29 +151,27 @@ __attribute__((noinline)) int send_bounded(__u32 full)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct rounds *handed = bpf_map_lookup_elem(&rounds, &thread);
-	struct emission emission = { .wanted = get_settings() };
 	__u32 i;
 
-	if (!handed || !emission.wanted)
+	if (!handed)
 		return 0;
-	emission.head = handed->head;
-	emission.buffer = handed->buffer;
-	bpf_map_delete_elem(&rounds, &thread);
 	for (i = 0; i < BOUNDED_PIECES; i++) {
 		if (i >= full)
 			break;
-		send_full_round(&emission, i);
+		send_full_round(handed, i);
 	}
+	bpf_map_delete_elem(&rounds, &thread);
 	return 0;
 }
 
 static __always_inline void hand_over(const struct emission *emission, __u32 full)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
-	struct rounds value = { .head = emission->head, .buffer = emission->buffer };
 
-	bpf_map_update_elem(&rounds, &thread, &value, BPF_ANY);
-	send_bounded(full);
+	if (bpf_map_update_elem(&rounds, &thread, emission, BPF_ANY))
+		count_lost_bytes(ring_full_records, ring_full_bytes, (__u64)full * EC_PIECE_MAXIMUM);
+	else
+		send_bounded(full);
 }
 
 /* Delivers a call of call_length bytes: pieces, offsets, limits. */

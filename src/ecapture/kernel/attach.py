@@ -170,8 +170,8 @@ class Programs:
         calls = {
             program
             for row in range(len(self.hooks))
-            for program in self._call_programs(row)
             if FAMILIES[self.hooks[row].shape].object == name
+            for program in self._call_programs(row)
         }
         host = self._host_programs(name, config)
         for program in self._programs[name]:
