@@ -187,10 +187,10 @@ class Secret(msgspec.Struct, frozen=True, gc=False, tag="secret"):
     """A secret of a TLS connection, as key logs have them.
 
     ``time_ns`` is when its library told it, or when it was read from an established connection.
-    ``label`` is the key log's ("" if unknown). ``client_random`` (32 bytes) joins it to packets;
-    it is empty where it could not be learnt. ``secret`` is empty only where ``missing`` says why:
-    "unreadable" (the program's memory could not be read) or "unproven" (what an established
-    connection keeps does not fit together).
+    ``client_random`` (32 bytes) joins it to packets; it is empty where it could not be learnt.
+    ``label`` and ``secret`` are empty only where ``missing`` says why: "unlabelled" (which secret
+    it is could not be learnt), "unreadable" (the program's memory could not be read) or "unproven"
+    (what an established connection keeps does not fit together).
     """
 
     time_ns: int

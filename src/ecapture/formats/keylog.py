@@ -25,13 +25,15 @@ LABELS: Final = frozenset(
         "SERVER_HANDSHAKE_TRAFFIC_SECRET",
         "CLIENT_TRAFFIC_SECRET_0",
         "SERVER_TRAFFIC_SECRET_0",
+        "CLIENT_TRAFFIC_SECRET_N",  # what OpenSSL calls the secrets after a key update
+        "SERVER_TRAFFIC_SECRET_N",
         "EARLY_EXPORTER_SECRET",
         "EXPORTER_SECRET",
         "ECH_SECRET",
         "ECH_CONFIG",
     }
 )
-"""The labels of the format."""
+"""The labels of the format, and those that OpenSSL adds."""
 
 _REMEMBERED: Final = 1 << 16
 

@@ -139,6 +139,8 @@ class Decoder:
         (time_ns, _size, _kind, flags, pid, tid, uid, _cpu, comm, handle, generation,
          random, text, secret, length, number) = SECRET.unpack_from(batch, at)
         # fmt: on
+        label = _label(text, number)
+        missing = "unreadable" if flags & Flag.FAULT else "" if label else "unlabelled"
         return Secret(
             time_ns + self.wall_offset_ns,
             pid,
@@ -146,10 +148,10 @@ class Decoder:
             uid,
             self._name(comm),
             (pid, handle, generation),
-            _label(text, number),
+            label,
             b"" if flags & Flag.UNJOINED else random,
             b"" if flags & Flag.FAULT else secret[: min(length, SECRET_MAXIMUM)],
-            "unreadable" if flags & Flag.FAULT else "",
+            missing,
         )
 
     def _schedule(self, batch: bytes, at: int) -> list[Event]:
