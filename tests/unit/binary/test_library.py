@@ -114,7 +114,8 @@ def test_knows_the_other_libraries(name: str, kind: str, version: str) -> None:
     library = found(LIBRARIES / name)
     assert library.kind == kind
     assert library.version.startswith(version)
-    assert not library.visible
+    # GnuTLS has a probe; what only translates to it has none of its functions
+    assert library.visible == (name == "libgnutls.so.30")
 
 
 @pytest.mark.parametrize(
