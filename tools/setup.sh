@@ -7,8 +7,9 @@ what=${1:-build}
 
 packages="clang gcc libbpf-dev libelf-dev zlib1g-dev linux-libc-dev pkg-config python3-dev python3-venv openssl curl"
 if [ "$what" = test ]; then
-	packages="$packages libssl-dev nginx-light nghttp2-client wrk binutils util-linux iproute2 tmux tshark"
+	packages="$packages libssl-dev nginx-light nghttp2-client wrk binutils util-linux iproute2 tmux tshark wget libnss3 libgnutls28-dev"
 	command -v node >/dev/null || packages="$packages nodejs"
+	command -v npm >/dev/null || packages="$packages npm"
 	if [ -x .venv/bin/python ]; then
 		packages="$packages $(.venv/bin/python tests/vm/guest.py --apt-packages)"
 	fi
