@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from harness import DEADLINE, Lines, Shown, joined, selected
+from harness import DEADLINE, Lines, Shown, joined
 
 # Loads a shared library that was made of Go, and lets it play.
 _IN_PYTHON = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).Play(' '.join(sys.argv[2:]).encode())"
@@ -70,14 +70,24 @@ def command_for(mode: str, program: Path) -> list[object]:
     return [program]
 
 
-def stream_of(shown: Sequence[Shown], done: dict, direction: str) -> list[Shown]:
+Streams = dict[tuple[int, str, str, str], list[Shown]]
+
+
+def streams(shown: Sequence[Shown]) -> Streams:
+    """What was shown, by process, direction and ends."""
+    found: Streams = {}
+    for event in shown:
+        key = event.pid, event.direction, event.source, event.destination
+        found.setdefault(key, []).append(event)
+    return found
+
+
+def stream_of(found: Streams, done: dict, direction: str) -> list[Shown]:
     """What was shown of one direction of one end."""
     source, destination = done["local"], done["remote"]
     if direction == "read":
         source, destination = destination, source
-    return selected(
-        shown, pid=done["pid"], direction=direction, source=source, destination=destination
-    )
+    return found.get((done["pid"], direction, source, destination), [])
 
 
 def assert_told(events: Sequence[Shown], told: dict) -> None:
@@ -93,9 +103,9 @@ def assert_exact(shown: Sequence[Shown], peer: GoPeer, connections: int = 1) -> 
     """Both directions of both ends of every connection: every byte, once, and nothing else."""
     dones = peer.of("done")
     assert len(dones) == 2 * connections
+    found = streams(shown)
     for done in dones:
         for direction in ("read", "write"):
-            assert_told(stream_of(shown, done, direction), done[direction])
-    own = selected(shown, pid=peer.pid)
+            assert_told(stream_of(found, done, direction), done[direction])
     moved = sum(done[d]["bytes"] for done in dones for d in ("read", "write"))
-    assert sum(len(event.payload) for event in own) == moved
+    assert sum(len(event.payload) for event in shown if event.pid == peer.pid) == moved

@@ -10,7 +10,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 
 import pytest
-from gopeers import GoPeer, assert_exact, assert_told, command_for
+from gopeers import GoPeer, assert_exact, assert_told, command_for, stream_of, streams
 from harness import CAPTURES, DEADLINE, joined, run_ecapture, selected
 from hyperframe.frame import DataFrame, Frame
 from toolchains import MODES, NEWEST, OLDEST, RELEASES, gopeer
@@ -101,13 +101,10 @@ def test_64_connections_for_a_minute(captured, release):
 
 def test_a_connection_of_an_unknown_type_is_known_by_the_goroutines_socket_call(captured):
     program, shown = captured(NEWEST, "-scene", "wrapped", "-connections", "8")
+    found = streams(shown)
     for done in program.of("done"):
         for direction in ("read", "write"):
-            named = [e for e in shown if e.direction == direction and e.pid == program.pid]
-            mine = [
-                e for e in named if {e.source, e.destination} == {done["local"], done["remote"]}
-            ]
-            assert mine, "found at the latest by the second call"
+            assert stream_of(found, done, direction), "known at the latest by the second call"
     assert_some_are_known_and_none_wrongly(program, shown)
 
 
@@ -133,16 +130,10 @@ def assert_some_are_known_and_none_wrongly(program, shown):
 @BOTH
 def test_http1(captured, release):
     program, shown = captured(release, "-scene", "http1", "-connections", "4", "-size", "300000")
+    found = streams(shown)
     for done in program.of("done"):
-        if done["side"] == "client":
-            for direction in ("read", "write"):
-                ends = {done["local"], done["remote"]}
-                events = selected(shown, direction=direction)
-                mine = [e for e in events if {e.source, e.destination} == ends]
-                # both ends are this process: the client writes what it sends, reads what it gets
-                outward = direction == "write"
-                stream = [e for e in mine if (e.source == done["local"]) == outward]
-                assert_told(stream, done[direction])
+        for direction in ("read", "write"):
+            assert_told(stream_of(found, done, direction), done[direction])
     assert len(program.of("body")) == 16
 
 
@@ -154,7 +145,8 @@ def test_http2(captured, release):
         by_ends[event.source, event.destination, event.direction].append(event)
     sent = {key[:2]: joined(events) for key, events in by_ends.items() if key[2] == "write"}
     received = {key[:2]: joined(events) for key, events in by_ends.items() if key[2] == "read"}
-    assert received == {ends: content for ends, content in sent.items() if ends in received}
+    for ends, content in received.items():
+        assert sent[ends].startswith(content), "who closes does not read the last word"
     bodies = [digest for content in received.values() for digest in _bodies(content)]
     wanted = [body["sha256"] for body in program.of("body")]
     assert sorted(bodies) == sorted(2 * wanted), "there and back"
