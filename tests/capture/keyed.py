@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -111,7 +112,11 @@ class LibraryClient(Talker):
     """``programs/library_client.py`` on some libssl."""
 
     def __init__(self, library: object) -> None:
-        super().__init__(sys.executable, PROGRAMS / "library_client.py", library)
+        # some wheels have no path in their libraries: Python's own loading finds them
+        super().__init__(
+            *(sys.executable, PROGRAMS / "library_client.py", library),
+            env=os.environ | {"LD_LIBRARY_PATH": str(Path(library).parent)},
+        )
         self._answers = 0
         self._answer()
 
