@@ -386,15 +386,20 @@ class Discovery:
         key_of_keys = (*key[:3], True)
         if key in self._attached and (self._keys is None or key_of_keys in self._attached):
             return
-        library = _identified(place, status, cache)
-        if library is None:
-            return
-        if self._places(library):
-            with self._refusals_logged(key, path):
-                self._attach(place, path, library, key)
-        if self._has_keys(library):
-            with self._refusals_logged(key_of_keys, path):
-                self._find_keys(place, path, library, (key_of_keys,), older=False, wait=False)
+        try:
+            with _held(place, status) as held:
+                library = _identified(held, status, cache)
+                if library is not None and self._places(library):
+                    with self._refusals_logged(key, path):
+                        self._attach(held, path, library, key)
+                if library is not None and self._has_keys(library):
+                    with self._refusals_logged(key_of_keys, path):
+                        self._find_keys(
+                            held, path, library, (key_of_keys,), older=False, wait=False
+                        )
+        except TargetNotFound:
+            known.discard(key)  # the next to map it will be asked again
+            raise
 
 
 def _key_keys(status: os.stat_result, pids: Sequence[int]) -> tuple[_Key, ...]:
@@ -424,6 +429,22 @@ def _locate(pid: int, start: int, end: int, path: str) -> tuple[str, os.stat_res
         except (OSError, ValueError):
             continue
     return None
+
+
+@contextlib.contextmanager
+def _held(place: str, status: os.stat_result) -> Iterator[str]:
+    """Holds a file open, since its process may end, and yields a path that leads to it."""
+    try:
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise TargetNotFound(looked_for=place, looked_in="the file system") from error
+    try:
+        now = os.fstat(fd)
+        if (now.st_dev, now.st_ino) != (status.st_dev, status.st_ino):
+            raise TargetNotFound(looked_for=f"{place} as it was", looked_in="the file system")
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def _identified(place: str, status: os.stat_result, cache: Cache) -> Library | None:

@@ -83,14 +83,15 @@ class Keys:
             if any(not _unchanged(elf, site) for site in (sites.log, sites.master)):
                 self._say(key, "%s: its keys cannot be read: it is not the file it was", name)
                 return []
+            old = _before_1_1(elf)
         if "client_random" not in sites.chains:
             reason = "; ".join(sites.notes) or "no walk to the client random"
             self._say(key, "%s: its keys cannot be joined with connections: %s", name, reason)
-        row = self._row(key, sites, library)
+        row = self._row(key, sites, old=old)
         if row < 0:
             self._say(key, "%s: its keys cannot be read: there are too many files", name)
             return []
-        wanted = self._wanted(key, name, sites, library, older=older)
+        wanted = self._wanted(key, name, sites, library, older=older, old=old)
         return [
             Place(self._hook_rows[shape], offset, file_row=row)
             for shape, offset in wanted
@@ -114,7 +115,7 @@ class Keys:
                 self._cache.remember(after, found)
         return found
 
-    def _row(self, key: str, sites: SecretSites, library: Library) -> int:
+    def _row(self, key: str, sites: SecretSites, *, old: bool) -> int:
         # -1: there are more files than rows
         limit = SECRET_ROWS if feature("attach_cookie") else SECRET_SLOTS
         with self._lock:
@@ -124,12 +125,19 @@ class Keys:
             row = len(self._file_rows)
             if row >= limit:
                 return -1
-            self._programs.set_secret_row(row, secret_row(sites, library))
+            self._programs.set_secret_row(row, secret_row(sites, old=old))
             self._file_rows[key] = row
             return row
 
     def _wanted(
-        self, key: str, name: str, sites: SecretSites, library: Library, *, older: bool
+        self,
+        key: str,
+        name: str,
+        sites: SecretSites,
+        library: Library,
+        *,
+        older: bool,
+        old: bool,
     ) -> list[tuple[Shape, int]]:
         wanted = []
         if sites.log is not None:
@@ -144,7 +152,7 @@ class Keys:
                 name,
             )
         if older or sites.log is None:
-            reason = _why_not_kept(sites, library)
+            reason = _why_not_kept(sites, library, old=old)
             if not reason:
                 offsets = [library.functions.get(call) for call in _CALLS]
                 wanted += [(Shape.KEPT, offset) for offset in offsets if offset is not None]
@@ -164,14 +172,21 @@ def _unchanged(elf: ElfFile, site: Site | None) -> bool:
     return site is None or elf.read(site.offset, len(site.head)) == site.head != b""
 
 
-def _why_not_kept(sites: SecretSites, library: Library) -> str:
+def _before_1_1(elf: ElfFile) -> bool:
+    """Whether it is OpenSSL 1.0.2 or older: a later one calls that function SSL_get_state."""
+    names = ("SSL_state", "SSL_get_state")
+    there = [elf.symbol(name) is not None or name in elf.symtab(names) for name in names]
+    return there == [True, False]
+
+
+def _why_not_kept(sites: SecretSites, library: Library, *, old: bool) -> str:
     """Why secrets cannot be read from the objects of connections; empty if they can."""
     if sites.library is not Owner.OPENSSL:
         return "only OpenSSL keeps what the first secrets follow from"
     missing = [
         name for name in ("client_random", "version", "handshake_state") if name not in sites.chains
     ]
-    if "in_init" not in sites.chains and not library.version.startswith("OpenSSL 1.0."):
+    if "in_init" not in sites.chains and not old:
         missing.append("in_init")
     if not {"master_key", "handshake_secret"} & set(sites.chains):
         missing.append("master_key")
@@ -182,8 +197,8 @@ def _why_not_kept(sites: SecretSites, library: Library) -> str:
     return ""
 
 
-def secret_row(sites: SecretSites, library: Library) -> bytes:
-    """What the kernel programs must know of a file (struct ec_secret_row)."""
+def secret_row(sites: SecretSites, *, old: bool = False) -> bytes:
+    """What the kernel programs must know of a file (struct ec_secret_row); ``old``: before 1.1."""
     chains = dict(sites.chains)
     if "handshake_secret" in chains and "exporter" in chains and sites.library is Owner.OPENSSL:
         chains["schedule"] = chains["handshake_secret"]
@@ -202,7 +217,7 @@ def secret_row(sites: SecretSites, library: Library) -> bytes:
                 "in_init",
             )
         ),
-        _FINISHED_1_0 if library.version.startswith("OpenSSL 1.0.") else _FINISHED,
+        _FINISHED_1_0 if old else _FINISHED,
         places,
         numbers,
     )
