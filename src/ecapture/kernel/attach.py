@@ -194,10 +194,10 @@ class Programs:
     def _call_programs(self, row: int) -> list[str]:
         """What one hook may be attached with: at entry, at return, and instead of both."""
         family = FAMILIES[self.hooks[row].shape]
+        slots = range(SECRET_SLOTS) if family.by_file else range(row, row + 1)
         chosen = [self._leave(family)]
-        chosen += [
-            self._enter(family, n) for n in (range(SECRET_SLOTS) if family.by_file else [row])
-        ]
+        # A row that has no program of its own where there are no cookies is not attached at all.
+        chosen += [self._enter(family, n) for n in slots if self._cookies or n < PLAIN_SLOTS]
         if self._cookies:
             chosen.append(family.assume)
         return [program for program in chosen if program]
