@@ -123,7 +123,7 @@ def test_boringssl_without_names(certificate, wheels, tmp_path):
     servers, folder = tmp_path / "server.log", unpacked("boringssl-grpcio", wheels)
     [library] = folder.glob("grpc/_cython/cygrpc*.so")
     environment = {"PYTHONPATH": str(folder), "GRPC_VERBOSITY": "NONE"}
-    with s_server(certificate, "-alpn", "h2", "-keylogfile", servers) as (started, _said):
+    with s_server(certificate, "-www", "-alpn", "h2", "-keylogfile", servers) as (started, _said):
         command = (sys.executable, "-c", _GRPC, certificate.certificate, started.port)
         lines = after_a_first_run(tmp_path, library, command, servers, **environment)
     assert set(labels(lines)) == set(TLS_1_3)
