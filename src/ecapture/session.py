@@ -179,6 +179,7 @@ class Capture:
                 if len(batch) < _BATCH_BYTES // 2:
                     poll.poll(_ACTIVE_SECONDS)
             elif now - last_data < _QUIET_SECONDS:
+                yield b""
                 poll.poll(_ACTIVE_SECONDS)
             else:
                 yield b""

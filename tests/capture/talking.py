@@ -52,7 +52,8 @@ class Talk:
         """So many whole exchanges in that role, and nothing that is marked or not understood."""
         assert not self.unparsed
         # the announced end of a connection is worth a line, but nothing is wrong
-        assert not [m for m in self.of(Note) if not m.detail.startswith("GOAWAY NO_ERROR")]
+        wrong = [m for m in self.of(Note) if not m.detail.startswith("GOAWAY NO_ERROR")]
+        assert not wrong, wrong
         assert len(self.exchanges) == count
         assert len(self.messages) == 2 * count
         for exchange in self.exchanges:

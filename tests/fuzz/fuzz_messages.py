@@ -93,6 +93,7 @@ def attempt(chance: random.Random) -> None:
     found += last
     assert not stage._talks
     assert not stage._holding
+    assert not stage._early
     assert stage._allowance.left == WAITING
     messages = [event for event in found if isinstance(event, HttpMessage)]
     assert all(len(message.body) <= LIMIT for message in messages)

@@ -51,6 +51,7 @@ class Messages:
         # Every conversation that is open; None where the protocol is unknown.
         self._talks: dict[ConversationKey, Talk | _Held | None] = {}
         self._holding: dict[ConversationKey, _Held] = {}
+        self._early: set[Talk] = set()
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage."""
@@ -73,7 +74,7 @@ class Messages:
                 if kind is ConversationEnd:
                     self._end(event.conversation, event.time_ns, out, cut=False)  # type: ignore[union-attr]
                 out.append(event)
-        if self._holding and events:
+        if events and (self._holding or self._early):
             # A busy capture has no quiet moments, in which it would be asked to flush.
             self._release(events[-1].time_ns, out)
         return out
@@ -81,8 +82,7 @@ class Messages:
     def flush(self, now_ns: int) -> list[Event]:
         """See Stage: what was held back long enough passes as it is."""
         out: list[Event] = []
-        if self._holding:
-            self._release(now_ns, out)
+        self._release(now_ns, out)
         return out
 
     def close(self) -> list[Event]:
@@ -114,7 +114,10 @@ class Messages:
             return
         events = held.events
         del self._holding[key]
-        talk = self._recognise(Protocol(found), event, starts, held.first)
+        # A library that is told its descriptor under our eyes has said nothing before.
+        known = held.first.connection
+        from_start = known is not None and known.found_by == "descriptor"
+        talk = self._recognise(Protocol(found), held.first, starts, from_start=from_start)
         for kept in events:
             if type(kept) is Gap:
                 talk.miss(kept, out)
@@ -122,14 +125,16 @@ class Messages:
                 talk.read(kept, out)  # type: ignore[arg-type]
 
     def _recognise(
-        self, protocol: Protocol, event: Plaintext, starts: dict[int, bytes], first: Plaintext
+        self, protocol: Protocol, first: Plaintext, starts: dict[int, bytes], *, from_start: bool
     ) -> Talk:
-        talk = self._talks[event.conversation] = Talk(
+        talk = self._talks[first.conversation] = Talk(
             protocol,
-            event,
+            first,
             client_writes=client_writes(starts, WRITE if first.direction == "write" else READ),
+            from_start=from_start,
             body_limit=self._body_limit,
             allowance=self._allowance,
+            waiting=self._early,
         )
         return talk
 
@@ -137,6 +142,8 @@ class Messages:
         for key, held in list(self._holding.items()):
             if now_ns - held.since_ns > _HELD_NS:
                 self._give_up(key, out)
+        for talk in tuple(self._early):
+            talk.release(now_ns, out)
 
     def _give_up(self, key: ConversationKey, out: list[Event]) -> None:
         out += self._holding.pop(key).events
@@ -148,7 +155,8 @@ class Messages:
             out.append(event)
             return
         side = WRITE if event.direction == "write" else READ
-        self._recognise(found, event, {side: event.payload}, event).read(event, out)
+        starts = {side: event.payload}
+        self._recognise(found, event, starts, from_start=False).read(event, out)
 
     def _gap(self, gap: Gap, out: list[Event]) -> None:
         talk = self._talks.get(gap.conversation)

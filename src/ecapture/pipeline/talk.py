@@ -8,7 +8,11 @@
    parser at once, so that what it completes is not held up.
 2. A pair lives until its response is complete, or is sure not to come: the stream was given up, or
    a later request of HTTP/1 was answered. Of those that wait for ever the oldest give way.
-3. Content is kept up to the parser's limit per message and up to an ``Allowance`` in all; what
+3. Calls are heard when they return, so where threads share a connection an answer may be heard
+   before its question. A response of HTTP/1 that a client did not ask for is early, if all that was
+   asked must have been heard: it waits for ``EARLY_NS``, until the owner releases it. In HTTP/2 its
+   pair waits.
+4. Content is kept up to the parser's limit per message and up to an ``Allowance`` in all; what
    finds no room is not kept, and its message says so.
 
 Events are made with positional arguments: per message that is a microsecond.
@@ -48,6 +52,10 @@ _MAXIMUM_PAIRS: Final = 4096
 """Requests of one conversation that wait for their responses."""
 _GIVING_WAY: Final = 1024
 _MAXIMUM_INFORMATIONAL: Final = 16
+EARLY_NS: Final = 50_000_000
+"""How long a response waits for its request to be heard; a call of a preempted thread returns late
+by some turns of the scheduler."""
+_MAXIMUM_EARLY: Final = 64
 _NO_ROOM: Final = "too much content is waiting, the rest of it is not kept"
 _TO_SERVER: Final = Direction.TO_SERVER
 _TO_CLIENT: Final = Direction.TO_CLIENT
@@ -93,17 +101,23 @@ class Talk:
     """Reads one conversation.
 
     ``client_writes``: whether the process is the client; HTTP/2 finds that out by itself.
+    ``from_start``: whether nothing was said before ``event``. ``waiting`` has the talk in it while
+    it has to be asked to ``release`` what is early.
     """
 
     __slots__ = (
         "_allowance",
         "_client_writes",
+        "_early",
         "_event",
+        "_heard",
         "_http1",
         "_http2",
         "_limits",
+        "_lossy",
         "_out",
         "_pairs",
+        "_waiting",
     )
 
     def __init__(
@@ -112,8 +126,10 @@ class Talk:
         event: Plaintext,
         *,
         client_writes: bool,
+        from_start: bool,
         body_limit: int,
         allowance: Allowance,
+        waiting: set[Talk],
     ) -> None:
         self._limits = ContentLimits(body_limit, min(body_limit, MESSAGE_LIMIT))
         self._http1: Http1Connection | None = None
@@ -129,6 +145,12 @@ class Talk:
         self._pairs: dict[int, _Pair] = {}
         self._event = event
         self._out: list[Event] = []
+        self._waiting = waiting
+        # Whether every request was heard: from the beginning, or since the first one on.
+        self._heard = from_start
+        self._lossy = False
+        # What was heard too early: the event that it is of, the payload, its time, what is missing.
+        self._early: list[tuple[Plaintext, bytes, int, int]] = []
 
     def read(self, event: Plaintext, out: list[Event]) -> None:
         """Read on, and append to ``out`` what is complete thereby."""
@@ -140,11 +162,13 @@ class Talk:
             self._feed(side, payload, event.time_ns, 0)
         missing = event.length - len(payload)
         if missing > 0:
+            self._lossy = True
             self._feed(side, b"", event.time_ns, missing)
 
     def miss(self, gap: Gap, out: list[Event]) -> None:
         """Note that bytes are lost here."""
         self._out = out
+        self._lossy = True
         self._feed(WRITE if gap.direction == "write" else READ, b"", gap.time_ns, gap.length)
 
     def end(self, time_ns: int, out: list[Event], *, cut: bool) -> None:
@@ -154,6 +178,7 @@ class Talk:
         """
         self._out = out
         time_ns = time_ns or self._event.time_ns
+        self._hear()
         messages: list[Message] = []
         if self._http1 is not None:
             messages += self._http1.end(time_ns, cut=cut)
@@ -165,15 +190,48 @@ class Talk:
 
     def _feed(self, side: int, payload: bytes, time_ns: int, gap: int) -> None:
         if self._http1 is not None:
+            if side == READ and self._client_writes and (self._early or self._is_early()):
+                self._wait(payload, time_ns, gap)
+                return
             to_server = (side == WRITE) is self._client_writes
             direction = _TO_SERVER if to_server else _TO_CLIENT
             self._take(self._http1.feed(direction, payload, time_ns, gap))
+            if self._early and not (self._http1 is not None and self._http1.unasked):
+                self._hear()
         elif self._http2 is not None:
             messages = self._http2.feed(side, payload, time_ns, gap)
             client = self._http2.client
             if client is not None:
                 self._client_writes = client == WRITE
             self._take(messages)
+
+    # --- answers before their questions ---
+
+    def _is_early(self) -> bool:
+        return self._heard and not self._lossy and self._http1 is not None and self._http1.unasked
+
+    def _wait(self, payload: bytes, time_ns: int, gap: int) -> None:
+        self._early.append((self._event, payload, time_ns, gap))
+        self._waiting.add(self)
+        if len(self._early) > _MAXIMUM_EARLY:
+            self._hear()
+
+    def release(self, now_ns: int, out: list[Event]) -> None:
+        """Read what has waited for long enough."""
+        if now_ns - self._early[0][2] > EARLY_NS:
+            self._out = out
+            self._hear()
+
+    def _hear(self) -> None:
+        early, self._early = self._early, []
+        self._waiting.discard(self)
+        event = self._event
+        for self._event, payload, time_ns, gap in early:
+            if self._http1 is not None:
+                self._take(self._http1.feed(_TO_CLIENT, payload, time_ns, gap))
+            else:
+                self._feed(READ, payload, time_ns, gap)
+        self._event = event
 
     # --- what was read ---
 
@@ -204,6 +262,7 @@ class Talk:
             if pair.request is not None:
                 pair = self._again(key, pair)
             pair.asked = _Part(head)
+            self._heard = True
         elif not head.informational:
             if pair.response is not None:
                 pair = self._again(key, pair)
@@ -286,10 +345,13 @@ class Talk:
                 self._close(key)
         else:
             pair.response, pair.answered = message, None
-            if pair.asked is None:
+            if pair.asked is None and (pair.request is not None or not self._follows(key)):
                 self._close(key)
                 if key < 0 and self._pairs:
                     self._unanswered(key)
+
+    def _follows(self, key: int) -> bool:
+        return key > 0 and self._http2 is not None and self._http2.follows(key)
 
     def _close(self, key: int) -> None:
         # Give out the exchange, unless there is nothing of it.

@@ -51,6 +51,15 @@ class Http1Connection:
         """The protocol that was switched to, as in ``Switched``; empty while it is HTTP."""
         self._exchange = 0
 
+    @property
+    def unasked(self) -> bool:
+        """Whether a response that begins now would answer no request that was seen."""
+        return (
+            not self._pairing.waiting
+            and not self.switched
+            and self._parsers[Direction.TO_CLIENT].between
+        )
+
     def feed(self, direction: Direction, data: bytes, time_ns: int, gap: int = 0) -> list[Message]:
         """Take the next bytes of one direction, before which ``gap`` are missing (-1: some)."""
         if self.switched:

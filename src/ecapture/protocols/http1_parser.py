@@ -117,6 +117,11 @@ class Http1Parser:
         self._left = 0
         self._cr = False
 
+    @property
+    def between(self) -> bool:
+        """Whether the next byte begins a message."""
+        return self.state == State.HEAD and not self._queue
+
     def feed(self, data: bytes, time_ns: int, out: list[Message], gap: int = 0) -> bytes:
         """Read ``data``; return what of it belongs to the protocol that was switched to."""
         self._time = time_ns

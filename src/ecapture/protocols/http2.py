@@ -17,7 +17,10 @@ of ``http2_streams``. What is done here is the rest:
 4. After CONNECT was answered with 2xx, both messages are at an end, ``Switched`` tells what
    follows. WebSocket (RFC 8441) is read here; the octets of anything else are ``Opaque``.
 5. After an upgrade to h2c the request of stream 1 was sent as HTTP/1.1 (RFC 7540, 3.2).
-6. Flow control, priorities, PING and SETTINGS change nothing that is shown. The size of the header
+6. The listener may hear an answer before its question: who writes is heard when the call returns,
+   and another thread may have read the answer by then. If the client was heard from the beginning
+   and without a gap, a stream that begins with an answer waits for its question.
+7. Flow control, priorities, PING and SETTINGS change nothing that is shown. The size of the header
    table is told by the header blocks themselves.
 
 Nothing is raised. Bounds: ``header_limit`` octets of a header block and as many decoded;
@@ -94,6 +97,7 @@ class Http2Connection:
         self._readers = Readers(content or ContentLimits())
         self._streams: dict[int, Stream] = {}
         self._ended: dict[int, None] = {}  # as a set that knows its order
+        self._heard = [False, False]  # which directions were from their first octet
         self._said = False  # whether the table of a late joiner was announced
         self._out: list[Message] = []  # what the current call returns
         self._now = 0  # and its time
@@ -107,6 +111,10 @@ class Http2Connection:
     def open_streams(self) -> int:
         """How many streams are being followed."""
         return len(self._streams)
+
+    def follows(self, stream: int) -> bool:
+        """Tell whether more is expected of a stream."""
+        return stream in self._streams
 
     def feed(self, direction: int, data: bytes, time_ns: int, gap: int = 0) -> list[Message]:
         """Read on and return what is complete thereby.
@@ -178,6 +186,7 @@ class Http2Connection:
     # What befalls the reader of the frames.
 
     def _opened(self, direction: int, frame: Frame) -> None:
+        self._heard[direction] = True
         if frame.payload == PREFACE:
             self._learn(direction)
 
@@ -333,7 +342,9 @@ class Http2Connection:
     def _is_late(self, direction: int, block: FieldBlock) -> bool:
         """Tell whether a stream that begins with ``block`` began before it."""
         if direction != self._client:
-            return not (self._upgraded and block.stream == 1)
+            client = self._client
+            heard = self._heard[client] and self._blocks[client].missed is None
+            return not heard and not (self._upgraded and block.stream == 1)
         return not block.method and self._blocks[direction].missed is not None
 
     def _begin(self, direction: int, stream: Stream, block: FieldBlock) -> None:

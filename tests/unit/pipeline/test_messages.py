@@ -9,6 +9,7 @@ from talks import Speech, kinds, one
 
 from ecapture.events import ConversationEnd, Exchange, Gap, HttpMessage, Plaintext, ProcessExit
 from ecapture.pipeline.messages import Messages, client_writes
+from ecapture.pipeline.talk import EARLY_NS
 from ecapture.protocols.detect import LOOK_AHEAD
 from ecapture.protocols.messages import Mark
 
@@ -45,7 +46,7 @@ def test_a_server_is_told_by_who_asks(stage):
 @pytest.mark.parametrize("first", ["read", "write"])
 def test_a_response_before_any_request_tells_who_is_who(stage, first):
     speech = Speech()
-    events = stage.feed([speech.say(first, ANSWERED)])
+    events = stage.feed([speech.say(first, ANSWERED)]) + stage.flush(SECOND)
     exchange = one(events, Exchange)
     assert exchange.request is None
     assert exchange.role == ("client" if first == "read" else "server")
@@ -127,6 +128,20 @@ def test_a_loss_in_what_is_held_is_told_to_the_parser(stage):
     request = one(events, HttpMessage)
     assert request.marks == (Mark.GAP,)
     assert (request.body, request.size) == (b"abcxyz", 10)
+
+
+def test_an_answer_that_waits_for_its_question_is_let_go_by_time(stage):
+    speech, other = Speech(), Speech(conversation=(8, 1, 1))
+    assert stage.feed([speech.read(ANSWERED)]) == []
+    assert stage.flush(EARLY_NS // 2) == []
+    assert kinds(stage.flush(2 * EARLY_NS)) == ["HttpMessage", "Exchange"]
+    assert stage.flush(SECOND) == []
+    # a busy capture has no time to flush
+    again = speech.read(ANSWERED, at=SECOND)
+    assert stage.feed([again]) == []
+    busy = stage.feed([other.write(ASKED, at=2 * SECOND)])
+    assert {e.conversation for e in busy} == {speech.conversation, other.conversation}
+    assert not stage._early
 
 
 # --- unknown protocols ---

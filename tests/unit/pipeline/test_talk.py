@@ -150,6 +150,68 @@ def test_small_pieces_of_content_are_one_content():
     assert one(ends.events, Exchange).response.body == body
 
 
+# --- answers that are heard before their questions ---
+
+
+def test_a_thread_that_returns_late_from_its_write_is_waited_for():
+    ends = Ends()
+    assert ends.answers(ok(b"first")[:30], at=10) == []
+    assert ends.answers(ok(b"first")[30:], at=20) == []
+    ends.asks(get(b"/1"), at=30)
+    ends.asks(get(b"/2"), at=40)
+    ends.answers(ok(b"second"), at=50)
+    assert [(e.request.head.target, e.response.body) for e in ends.of(Exchange)] == [
+        ("/1", b"first"),
+        ("/2", b"second"),
+    ]
+    assert ends.of(Exchange)[0].response.time_ns == 20
+
+
+def test_an_upgrade_whose_answer_is_heard_first():
+    ends = Ends()
+    assert ends.answers(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n") == []
+    ends.asks(get(b"/chat", b"Upgrade: websocket"))
+    ends.asks(b"\x81\x85\0\0\0\0hello")
+    assert one(ends.events, Exchange).request.head.target == "/chat"
+    assert [m.data for m in ends.said(WebSocketMessage)] == [b"hello"]
+    assert not ends.said(Note)
+
+
+@pytest.mark.parametrize("why", ["joined late", "lossy"])
+def test_an_answer_to_what_was_not_heard_is_not_taken_for_the_next_one(why):
+    ends = Ends()
+    if why == "joined late":
+        ends.asks(b"\1\2 the rest of an upload")
+    else:
+        ends.asks(get(b"/1"))
+        ends.answers(ok(b"first"))
+        ends.lost("write", 100)
+    assert kinds(ends.answers(ok(b"unasked"))) == ["HttpMessage", "Exchange"]
+    ends.asks(get(b"/next"))
+    ends.answers(ok(b"next"))
+    last, before = ends.of(Exchange)[-1], ends.of(Exchange)[-2]
+    assert (last.request.head.target, last.response.body) == ("/next", b"next")
+    assert before.request is None
+
+
+def test_early_answers_are_bounded():
+    ends = Ends()
+    for _ in range(200):
+        ends.answers(ok())
+    assert len(ends.of(Exchange)) > 100
+    (talk,) = ends.stage._talks.values()
+    assert len(talk._early) < 100
+
+
+@pytest.mark.parametrize("how", ["end", "close"])
+def test_early_answers_are_not_lost_at_the_end(how):
+    ends = Ends()
+    assert ends.answers(ok(b"all")) == []
+    getattr(ends, how)()
+    assert one(ends.events, Exchange).response.body == b"all"
+    assert not ends.stage._early
+
+
 # --- what is missing ---
 
 
@@ -324,6 +386,23 @@ def test_streams_that_end_out_of_order_are_paired_by_number(role):
     assert {e.role for e in found} == {role}
     assert two.ends.of(HttpMessage)[0].direction == ("write" if role == "client" else "read")
     assert not two.ends.of(Said)
+
+
+def test_a_stream_whose_answer_is_heard_first_is_one_exchange():
+    two = Two()
+    two.mute = True
+    two.client.send_headers(1, [*PSEUDO[:3], (":path", "/late")], end_stream=True)
+    question = two.client.data_to_send()
+    two.server.receive_data(question)
+    two.server.send_headers(1, [(":status", "200")])
+    two.server.send_data(1, b"sooner", end_stream=True)
+    answer = two.server.data_to_send()
+    assert kinds(two.ends.answers(answer)) == ["HttpMessage"]
+    assert kinds(two.ends.asks(question)) == ["HttpMessage", "Exchange"]
+    exchange = one(two.ends.events, Exchange)
+    assert (exchange.request.head.target, exchange.response.body) == ("/late", b"sooner")
+    assert not exchange.request.marks + exchange.response.marks
+    assert not two.ends.said(Note)
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
