@@ -6,14 +6,20 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import socket
+import subprocess
 from collections import defaultdict
 from contextlib import ExitStack
 
 import pytest
 from gopeers import GoPeer, assert_exact, assert_told, command_for, stream_of, streams
-from harness import CAPTURES, DEADLINE, joined, run_ecapture, selected
+from harness import CAPTURES, DEADLINE, joined, run_ecapture, selected, wait_until
 from hyperframe.frame import DataFrame, Frame
-from toolchains import MODES, NEWEST, OLDEST, RELEASES, gopeer
+from servers import free_port, listens, make_certificate, running, trusting
+from toolchains import MODES, NEWEST, OLDEST, RELEASES, esbuild, gopeer
+
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.library import identify
 
 pytestmark = CAPTURES
 BOTH = pytest.mark.parametrize("release", [OLDEST, NEWEST])
@@ -199,6 +205,84 @@ def test_a_file_named_by_hand(capture, open_folder):
         peer.end()
         run.finish()
     assert_exact(run.shown(), peer)
+
+
+@pytest.mark.parametrize(
+    ("version", "go", "convention"),
+    [
+        ("0.11.23", "go1.16.3", "stack"),
+        ("0.13.15", "go1.17.2", "register"),  # the same table as 1.16
+        ("0.14.39", "go1.18.1", "register"),
+        ("0.28.2", "", "register"),  # Go 1.26.5, without build information
+    ],
+)
+def test_stripped_programs_of_others_are_known(version, go, convention):
+    with ElfFile(esbuild(version)) as elf:
+        found = identify(elf)
+    assert (found.kind, found.version, found.convention) == ("go", go, convention)
+    assert found.visible
+    assert all(found.returns.values())
+
+
+@pytest.mark.needs("program:npm", "program:openssl")
+def test_a_stripped_server_of_others(capture, open_folder, tmp_path):
+    made = make_certificate(tmp_path)
+    (tmp_path / "page.txt").write_bytes(b"a page of its own" * 5000)
+    port = free_port()
+    served = [f"--servedir={tmp_path}", f"--serve=127.0.0.1:{port}"]
+    words = [esbuild("0.28.2"), *served, f"--certfile={made.certificate}", f"--keyfile={made.key}"]
+    with running(*words, stdin=subprocess.PIPE) as server:
+        wait_until(lambda: listens(port), "esbuild listens")
+        with capture("--pid", server.pid, probe="gotls") as run:
+            asked = b"GET /page.txt HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            with (
+                socket.create_connection(("127.0.0.1", port), DEADLINE) as plain,
+                trusting(made).wrap_socket(plain, server_hostname="localhost") as connection,
+            ):
+                ours = f"127.0.0.1:{connection.getsockname()[1]}"
+                connection.sendall(asked)
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            assert answer.endswith((tmp_path / "page.txt").read_bytes())
+            run.finish()
+    found = streams(run.shown())
+    theirs = f"127.0.0.1:{port}"
+    assert joined(found[server.pid, "read", ours, theirs]) == asked
+    assert joined(found[server.pid, "write", theirs, ours]) == answer
+
+
+@BOTH
+def test_a_file_below_two_overlays_is_shown_once(capture, open_folder, tmp_path, release):
+    below = tmp_path / "below"
+    below.mkdir()
+    shutil.copy(gopeer(release, "default", open_folder), below / "overlaid")
+    with ExitStack() as stack:
+        peers = []
+        for name in ("one", "two"):
+            place = _overlay(stack, below, tmp_path / name)
+            peers.append(stack.enter_context(GoPeer([place / "overlaid"])))
+            peers[-1].ready()
+        run = stack.enter_context(capture("--comm", "overlaid", probe="gotls"))
+        for peer in peers:
+            peer.go()
+            peer.end()
+        run.finish()
+        for peer in peers:
+            assert_exact(run.shown(), peer)
+
+
+def _overlay(stack, below, place):
+    for part in ("upper", "work", "whole"):
+        (place / part).mkdir(parents=True)
+    parts = f"lowerdir={below},upperdir={place}/upper,workdir={place}/work"
+    mounted = subprocess.run(
+        ["mount", "-t", "overlay", "overlay", "-o", parts, place / "whole"],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"no overlay can be mounted here: {mounted.stderr.decode()}")
+    stack.callback(subprocess.run, ["umount", "-l", place / "whole"], check=True)
+    return place / "whole"
 
 
 def test_a_file_that_is_not_of_go_is_refused(open_folder):

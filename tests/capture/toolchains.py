@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -88,6 +89,36 @@ def _fetch(release: str, place: Path) -> None:
                 mode = member.external_attr >> 16
                 if mode and not written.is_dir():
                     written.chmod(mode & 0o777)
+
+
+def esbuild(version: str) -> Path:
+    """A program that somebody else built, stripped: each version with the Go of its time."""
+    home = HOME / f"esbuild-{version}"
+    if not home.is_dir():
+        name = "@esbuild/linux-x64" if int(version.split(".")[1]) > 15 else "esbuild-linux-64"
+        HOME.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=HOME) as scratch:
+            try:
+                subprocess.run(
+                    ["npm", "pack", "--silent", f"{name}@{version}"],
+                    cwd=scratch,
+                    check=True,
+                    capture_output=True,
+                    timeout=300,
+                )
+            except (OSError, subprocess.SubprocessError) as error:
+                if os.environ.get("ECAPTURE_REQUIRE") == "1":
+                    raise
+                pytest.skip(f"esbuild {version} cannot be fetched: {error}")
+            (packed,) = Path(scratch).glob("*.tgz")
+            with tarfile.open(packed) as archived:
+                program = archived.extractfile("package/bin/esbuild").read()
+            place = Path(scratch) / "place"
+            place.mkdir()
+            (place / "esbuild").write_bytes(program)
+            (place / "esbuild").chmod(0o755)
+            place.rename(home)
+    return home / "esbuild"
 
 
 def build(release: str, target: Path, *words: str, **environment: str) -> Path:

@@ -56,6 +56,7 @@ _MAX_NAME_HITS = 64
 _MAX_RECORD_HITS = 1 << 16
 _MAX_FUNCTION = 1 << 16  # bytes
 _BASE_SEARCH = 1 << 20  # bytes of a program in which its Go code must begin
+_MAX_TEXT = 64
 _STEP = 1 << 14
 _ALIGNMENT = 16  # of functions, at least
 _BEGINNING = 32  # bytes that hold the check of the stack
@@ -261,6 +262,17 @@ def find_table(elf: ElfFile) -> Table | None:
 def _loaded(elf: ElfFile) -> list[tuple[int, int]]:
     # Parts of the file that could hold the table, smallest section first where there are sections.
     return [(part.offset, part.size) for part in Image(elf).parts]
+
+
+def text_at(elf: ElfFile, address: int) -> str:
+    """Return what the string variable at an address holds in the file; empty if that is no text."""
+    image = Image(elf)
+    words = image.bytes_at(address, 2 * _WORD.size)
+    if len(words) < 2 * _WORD.size:
+        return ""
+    start, length = (word[0] for word in _WORD.iter_unpack(words))
+    text = image.bytes_at(start, length) if length <= _MAX_TEXT else b""
+    return text.decode("ascii", "replace") if text.isascii() else ""
 
 
 def locate(elf: ElfFile, table: Table | None = None) -> GoCode:

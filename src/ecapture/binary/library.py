@@ -45,7 +45,7 @@ Linkage = Literal["shared", "executable", "static-hidden"]
 How = Literal["dynsym", "symtab", "gopclntab", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 4
+RULES = 5
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 
@@ -358,8 +358,9 @@ def _kind_by_text(elf: ElfFile, *, openssl_like: bool) -> Kind:
 
 def _go_version(elf: ElfFile) -> str | None:
     # The version of Go that made the file, "" if it does not say, nothing if it was not Go.
-    # Layout: Go 1.18 and later, debug/buildinfo: a magic of 14 bytes, the pointer size, flags,
-    # and, where bit 1 of the flags is set, at byte 32 the version, its length before it.
+    # Layout: debug/buildinfo of Go 1.18: a magic of 14 bytes, the pointer size, flags, and, where
+    # bit 1 of the flags is set, at byte 32 the version, its length before it. Before Go 1.18 a
+    # pointer to the string variable that has the version follows the flags.
     section = elf.section(".go.buildinfo")
     starts = [section.offset] if section else elf.writable_offsets
     for start in starts:
@@ -372,7 +373,8 @@ def _go_version(elf: ElfFile) -> str | None:
             flags, length = block[at + 15 : at + 16], block[at + 32 : at + 33]
             if flags and flags[0] & 2 and length and length[0] < 0x80:
                 return block[at + 33 : at + 33 + length[0]].decode("ascii", "replace")
-            return ""
+            pointer = int.from_bytes(block[at + 16 : at + 24], "little")
+            return golang.text_at(elf, pointer) if flags == b"\0" else ""
     return None
 
 
