@@ -237,7 +237,8 @@ class Capture:
 class Replay:
     """A recording as a source. Needs no rights. Making it raises UsageError or TargetNotFound."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, stages: Sequence[Stage] = ()) -> None:
+        self._stages = tuple(stages)
         self._reader = RecordingReader(path)
         self.metadata = self._reader.metadata
         self.losses = Losses()
@@ -263,7 +264,7 @@ class Replay:
         return self._reader.containers.get(pid, "")
 
     def __iter__(self) -> Iterator[Event]:
-        for events in pump(self, self.summary):
+        for events in pump(self, self.summary, self._stages):
             yield from events
 
 
