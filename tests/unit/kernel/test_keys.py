@@ -3,6 +3,7 @@
 
 import logging
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from ecapture.kernel import keys as module
 from ecapture.kernel.keys import KEPT, LOG, MASTER, Keys, key_hooks, secret_row
 
 LIBSSL = "/usr/lib/x86_64-linux-gnu/libssl.so.3"
-needs_libssl = pytest.mark.skipif(not os.path.exists(LIBSSL), reason=f"needs {LIBSSL}")
+needs_libssl = pytest.mark.skipif(not Path(LIBSSL).exists(), reason=f"needs {LIBSSL}")
 
 
 def chain(*offsets):
@@ -113,7 +114,7 @@ class TestPlaces:
     def test_a_copy_is_another_file(self, programs, libssl, tmp_path):
         keys = Keys(programs, SitesCache(None))
         copy = tmp_path / "copy"
-        copy.write_bytes(open(LIBSSL, "rb").read())
+        copy.write_bytes(Path(LIBSSL).read_bytes())
         rows = [keys.places(p, "x", libssl, older=False)[0].file_row for p in (LIBSSL, str(copy))]
         assert rows == [0, 1]
 
@@ -121,7 +122,7 @@ class TestPlaces:
         cache = SitesCache(None)
         elsewhere = Site(0x5000, 0x5000, How.LABEL, Proof.FRAME_TABLE, (), b"not the bytes...")
         lie = SecretSites(Library.OPENSSL, elsewhere, None, {}, {}, ())
-        cache.remember(os.stat(LIBSSL), Located(lie))
+        cache.remember(Path(LIBSSL).stat(), Located(lie))
         assert Keys(programs, cache).places(LIBSSL, "libssl", libssl, older=False) == []
         assert "it is not the file it was" in caplog.text
 
@@ -136,7 +137,7 @@ class TestPlaces:
             answer = module.locate(elf)
         bare = SecretSites(answer.library, answer.log, None, {}, {}, ("no walk to it",))
         cache = SitesCache(None)
-        cache.remember(os.stat(LIBSSL), Located(bare))
+        cache.remember(Path(LIBSSL).stat(), Located(bare))
         keys = Keys(programs, cache)
         for _ in range(2):
             assert len(keys.places(LIBSSL, "libssl", libssl, older=False)) == 1
@@ -152,7 +153,7 @@ class TestPlaces:
 )
 def test_files_without_keys(programs, answer, reason, caplog, tmp_path):
     file = tmp_path / "file"
-    file.write_bytes(open("/proc/self/exe", "rb").read(1 << 20))
+    file.write_bytes(Path("/proc/self/exe").read_bytes()[: 1 << 20])
     cache = SitesCache(None)
     cache._used[module.identity(file.stat())] = answer
     keys = Keys(programs, cache)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was found out about secrets survives a run exactly, or not at all."""
 
-import os
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +16,7 @@ from ecapture.binary.secrets.sites import (
     Site,
 )
 
-STATUS = os.stat("/proc/self/exe")
+STATUS = Path("/proc/self/exe").stat()
 SITES = SecretSites(
     Library.OPENSSL,
     Site(0x1000, 0x2000, How.LABEL, Proof.FRAME_TABLE, ("CLIENT_RANDOM",), bytes(range(16))),
