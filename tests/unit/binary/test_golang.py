@@ -316,3 +316,21 @@ def test_an_experimental_calling_convention_is_refused(tmp_path, monkeypatch):
     assert library is not None
     assert not library.visible
     assert "experimental" in library.reason
+
+
+@pytest.mark.parametrize(
+    ("address", "length", "version"),
+    [(TABLE, 9, "go1.16.15"), (TABLE, 5000, ""), (1 << 62, 9, ""), (TABLE, 0, "")],
+)
+def test_the_version_of_older_programs_is_behind_a_pointer(tmp_path, address, length, version):
+    program = Program("1.16", crypto_tls(STACK))
+    program.table = b"go1.16.15".ljust(16, b"\0") + program.table
+    there = TABLE + len(program.table)  # of the string variable
+    information = struct.pack("<QQ", address, length) + b"\xff Go buildinf:\x08\x00"
+    content = bytearray(program.file(constants=information + struct.pack("<QQ", there, 0)))
+    content[64 + 56 + 4 : 64 + 56 + 8] = struct.pack("<I", 6)  # the second part may be written to
+    (tmp_path / "program").write_bytes(content)
+    with ElfFile(tmp_path / "program") as elf:
+        library = identify(elf)
+    assert library is not None
+    assert (library.version, library.convention) == (version, "stack")
