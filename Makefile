@@ -45,7 +45,7 @@ lint:
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint --max-line-length=120 src/ecapture/kernel/_native.pyx src/ecapture/kernel/libbpf.pxd
-	@$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
+	@PYTHONPATH=src $(BIN)/lint-imports --no-cache > /dev/null || PYTHONPATH=src $(BIN)/lint-imports --no-cache
 
 types:
 	@$(BIN)/mypy --no-error-summary

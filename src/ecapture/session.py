@@ -18,6 +18,7 @@ from contextlib import ExitStack, closing
 from typing import Protocol, Self
 
 from ecapture import clock
+from ecapture._wire import Shape
 from ecapture.binary.process import read_process
 from ecapture.config import CaptureConfig
 from ecapture.discovery import Discovery
@@ -121,6 +122,8 @@ class Capture:
                 )
             config = _replaced(config, pids=(*scope.pids, self._launched.pid), follow=follow)
         hooks = [hook for probe in chosen for hook in probe.hooks if config.plaintext]
+        # What moves bytes first: kernels without attach cookies tell only so many apart.
+        hooks.sort(key=lambda hook: hook.shape is not Shape.PLAINTEXT)
         if config.keys:
             hooks += key_hooks()
         self._programs = Programs(config, hooks)

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,6 +42,7 @@ from ecapture.kernel.feature import Answer, feature, machine
 from ecapture.plan import Hook
 
 _OBJECTS = Path(__file__).parent.parent / "objects"
+_log = logging.getLogger(__name__)
 _ALL_ONES = (1 << 64) - 1
 _UPROBE_MULTI = 48  # BPF_TRACE_UPROBE_MULTI
 # BTF that knows one type, "int": what we give libbpf where the kernel shows none, so that every
@@ -128,10 +131,12 @@ class Programs:
 
     def __init__(self, config: CaptureConfig, hooks: Sequence[Hook]) -> None:
         self.hooks = tuple(hooks)
-        self._multi = bool(feature("uprobe_multi"))
+        by_process = bool(config.scope.pids) and not config.scope.follow
+        self._multi = bool(feature("uprobe_multi")) and not (by_process and _multi_misses_threads())
         self._cookies = bool(feature("attach_cookie"))
         self._types = bool(feature("btf")) and config.types != "none"
         _require(config)
+        self._warn_of_dropped_hooks()
         self._host: list[_native.Link] = []
         self._objects: dict[str, _native.Object] = {}
         self._programs: dict[str, frozenset[str]] = {}
@@ -146,6 +151,16 @@ class Programs:
         except BaseException:
             self._close_objects()
             raise
+
+    def _warn_of_dropped_hooks(self) -> None:
+        beyond = [] if self._cookies else self.hooks[PLAIN_SLOTS:]
+        told_by_row = [h.symbol for h in beyond if FAMILIES[h.shape].object == "plaintext"]
+        if told_by_row:
+            _log.warning(
+                "this kernel tells %d functions apart (attach cookies: 5.15); left out: %s",
+                PLAIN_SLOTS,
+                ", ".join(told_by_row),
+            )
 
     @contextlib.contextmanager
     def _type_information(self) -> Iterator[str | None]:
@@ -390,6 +405,16 @@ def _open_directory(path: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _multi_misses_threads() -> bool:
+    """Whether a uprobe_multi link with a process sees only its first thread.
+
+    So until "bpf: Fix multi-uprobe PID filtering logic" (6.10, commit 46ba0e49b642). Nothing but
+    the release tells, and perf events, which are used instead, cost only time when detaching.
+    """
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return release is not None and (6, 6) <= (int(release[1]), int(release[2])) < (6, 10)
 
 
 def _require(config: CaptureConfig) -> None:
