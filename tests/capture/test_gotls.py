@@ -161,9 +161,12 @@ def test_http2(captured, release):
 def _bodies(content):
     content = content.removeprefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     streams = defaultdict(hashlib.sha256)
-    while content:
+    while len(content) >= 9:
         frame, length = Frame.parse_frame_header(memoryview(content[:9]))
-        assert len(content) >= 9 + length
+        if len(content) < 9 + length:
+            # who closes may do so between the head of a frame and the rest; content is never left
+            assert not isinstance(frame, DataFrame)
+            break
         frame.parse_body(memoryview(content[9 : 9 + length]))
         if isinstance(frame, DataFrame):
             streams[frame.stream_id].update(frame.data)
