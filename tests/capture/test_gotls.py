@@ -151,6 +151,8 @@ def test_http2(captured, release):
         by_ends[event.source, event.destination, event.direction].append(event)
     sent = {key[:2]: joined(events) for key, events in by_ends.items() if key[2] == "write"}
     received = {key[:2]: joined(events) for key, events in by_ends.items() if key[2] == "read"}
+    # A read that returns while another goroutine closes finds no descriptor any more.
+    received.pop(("?", "?"), None)
     for ends, content in received.items():
         assert sent[ends].startswith(content), "who closes does not read the last word"
     bodies = [digest for content in received.values() for digest in _bodies(content)]
