@@ -31,8 +31,10 @@ def ran(kernel: Kernel, suites: tuple[str, ...], *without: str) -> guest.Outcome
     """Run test suites in a guest."""
     present = [suite for suite in suites if (guest.CHECKOUT / suite).is_dir()]
     command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *present]
+    # What an old kernel lacks is what these tests are for: there, no skip is a failure.
+    quiet = {"ECAPTURE_REQUIRE": "0"}
     try:
-        return guest.run(kernel, command, without=without, timeout=TIMEOUT)
+        return guest.run(kernel, command, without=without, timeout=TIMEOUT, environment=quiet)
     except archive.CannotRun as why:
         if os.environ.get("ECAPTURE_VM_REQUIRED") == "1":
             raise
