@@ -108,14 +108,13 @@ class Talker:
         self.process.stdin.flush()
 
 
-class LibraryClient(Talker):
-    """``programs/library_client.py`` on some libssl."""
+class Obeying(Talker):
+    """A Python program that says "ready", and then answers each line with one line."""
 
-    def __init__(self, library: object) -> None:
-        # some wheels have no path in their libraries: Python's own loading finds them
+    def __init__(self, program: str, *words: object, **environment: object) -> None:
         super().__init__(
-            *(sys.executable, PROGRAMS / "library_client.py", library),
-            env=os.environ | {"LD_LIBRARY_PATH": str(Path(library).parent)},
+            *(sys.executable, PROGRAMS / program, *words),
+            env=os.environ | {name: str(value) for name, value in environment.items()},
         )
         self._answers = 0
         self._answer()
@@ -131,6 +130,14 @@ class LibraryClient(Talker):
         """Hands it one command and returns the answer."""
         self.tell(line)
         return self._answer()
+
+
+class LibraryClient(Obeying):
+    """``programs/library_client.py`` on some libssl."""
+
+    def __init__(self, library: Path) -> None:
+        # some wheels have no path in their libraries: Python's own loading finds them
+        super().__init__("library_client.py", library, LD_LIBRARY_PATH=library.parent)
 
 
 def s_client(port: int, *options: object, **how: object) -> Talker:

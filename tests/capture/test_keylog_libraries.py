@@ -144,7 +144,7 @@ def after_a_first_run(folder, library, command, truth, **environment):
     return [line for line in lines if line not in before]
 
 
-@pytest.mark.parametrize("key", ["node-18", "node-24"])
+@pytest.mark.parametrize("key", ["node-18", "node-20", "node-24"])
 def test_programs_that_carry_their_library(key, certificate, tmp_path):
     truth = tmp_path / "node.log"
     code = """
