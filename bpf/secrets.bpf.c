@@ -26,18 +26,11 @@
 #include "lib/emit.bpf.h"
 #include "lib/target.bpf.h"
 #include "lib/conversation.bpf.h"
+#include "lib/secret.bpf.h"
 
 #define TLS_MAJOR 0x0300
 #define TLS_1_3 0x0304
 #define MASTER_LENGTH 48
-#define PAGE_MASK 0xfff /* the smallest page; a larger one has the same low bits */
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, EC_SECRET_ROWS);
-	__type(key, __u32);
-	__type(value, struct ec_secret_row);
-} secret_rows SEC(".maps");
 
 struct client_random {
 	__u64 words[EC_RANDOM_LENGTH / 8];
@@ -71,86 +64,6 @@ struct {
 	__type(key, struct making_key);
 	__type(value, struct making);
 } makings SEC(".maps");
-
-/* The address that a chain leads to; 0 if there is none. */
-static __always_inline __u64 walk(__u64 at, const struct ec_chain *chain)
-{
-	__u16 last = chain->first;
-
-	if (!chain->count)
-		return 0;
-	if (chain->count > 1) {
-		if (bpf_probe_read_user(&at, sizeof(at), (void *)(at + last)))
-			return 0;
-		last = chain->second;
-	}
-	if (chain->count > 2) {
-		if (bpf_probe_read_user(&at, sizeof(at), (void *)(at + last)))
-			return 0;
-		last = chain->third;
-	}
-	if (chain->count > 3) {
-		if (bpf_probe_read_user(&at, sizeof(at), (void *)(at + last)))
-			return 0;
-		last = chain->fourth;
-	}
-	return at ? at + last : 0;
-}
-
-static __always_inline int read_field(void *to, __u32 length, __u64 handle, const struct ec_chain *chain)
-{
-	__u64 at = walk(handle, chain);
-
-	return at ? bpf_probe_read_user(to, length, (void *)at) : -1;
-}
-
-/* A number of four bytes, or "missing" where it is not known where it stands. */
-static __always_inline __u32 read_number(__u64 handle, const struct ec_chain *chain, __u32 missing)
-{
-	__u32 number = 0;
-
-	if (!chain->count || read_field(&number, sizeof(number), handle, chain))
-		return missing;
-	return number;
-}
-
-static __always_inline __u64 generation_of(const struct conversation_key *who, __u64 now)
-{
-	struct conversation *conversation = get_conversation(who, now);
-
-	return conversation ? conversation->generation : now;
-}
-
-static __always_inline __u8 label_by_place(const struct ec_secret_row *row, __u64 label)
-{
-	__u32 i;
-
-	for (i = 0; i < EC_LABEL_PLACES; i++) {
-		if (row->label_number[i] && row->label_place[i] == (label & PAGE_MASK))
-			return row->label_number[i];
-	}
-	return EC_LABEL_UNKNOWN;
-}
-
-/* Begins a record; all but label, secret and length is filled. */
-static __always_inline struct ec_secret *begin_secret(const struct conversation_key *who,
-						      const struct ec_secret_row *row)
-{
-	struct ec_secret *record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
-	__u64 now = bpf_ktime_get_boot_ns();
-
-	if (!record) {
-		count_lost_bytes(ring_full_records, ring_full_bytes, sizeof(*record));
-		return NULL;
-	}
-	__builtin_memset(record, 0, sizeof(*record));
-	fill_header(&record->header, EC_KIND_SECRET, sizeof(*record), now);
-	record->handle = who->handle;
-	record->generation = generation_of(who, now);
-	if (read_field(record->client_random, sizeof(record->client_random), who->handle, &row->client_random))
-		record->header.flags |= EC_FLAG_UNJOINED;
-	return record;
-}
 
 static __always_inline int log_secret(struct pt_regs *regs, __u32 number)
 {
