@@ -26,6 +26,10 @@ ConversationKey = tuple[int, int, int]
 
 Direction = Literal["read", "write"]
 
+StatementKind = Literal[
+    "connect", "disconnect", "query", "prepare", "execute", "fetch", "call", "use"
+]
+
 
 class Connection(msgspec.Struct, frozen=True, gc=False):
     """Both ends of a conversation, as the process sees them.
@@ -205,7 +209,73 @@ class Secret(msgspec.Struct, frozen=True, gc=False, tag="secret"):
     missing: str = ""
 
 
-Event = Plaintext | Secret | Gap | HttpMessage | Exchange | Said | ConversationEnd | ProcessExit
+class Statement(msgspec.Struct, frozen=True, gc=False, tag="statement"):
+    r"""One thing that a client asked a database server for, as the server saw it, and how it ended.
+
+    ``kind``: "connect" (with the outcome of the log-in), "disconnect", "query" (text as it came),
+    "prepare" (a text gets a ``name``), "execute" (of what was prepared), "fetch" (more rows of what
+    was executed), "call" (a function, by its number in ``name``), "use" (another database).
+
+    ``started_ns`` is when the server had it, ``time_ns`` when it answered, ``duration_ns`` what
+    lies between (of "disconnect": how long the session was); None where it is not known.
+    ``session`` is the server's number of the session: a process of PostgreSQL's, a connection id of
+    MySQL's; ``session_ns`` is when that was first seen, to tell numbers apart that are used again.
+
+    ``user``, ``database``, ``client`` (address:port, or "local") and ``application`` are empty
+    where they are not known, and ``no_identity`` says why. ``text`` is empty or cut only where
+    ``missing`` says so: "truncated", "unreadable", or "unseen" (prepared before the capture began,
+    or too long ago); ``length`` is that of the whole text in bytes, as sent; 0 if not known.
+    ``parameters`` are values as text, None for NULL; a value whose type has no known text is
+    "\x" and its bytes in hexadecimal.
+
+    ``outcome``: "unknown" if the session ended, or bytes were lost, before there was an answer.
+    ``tag`` is what the server says was done ("INSERT 0 1"); several if the text had several
+    statements; ``rows`` returned or affected, of all of them, None where not told. ``error`` is the
+    SQLSTATE or the number of the error, ``message`` its text. ``marks`` are remarks: "pipelined"
+    (answered together with others, so that the duration is also theirs), "gap", "skipped" (not
+    executed, because one before it in its batch failed).
+    """
+
+    time_ns: int
+    started_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    server: Literal["postgresql", "mysql"]
+    kind: StatementKind
+    session: int
+    session_ns: int = 0
+    user: str = ""
+    database: str = ""
+    client: str = ""
+    application: str = ""
+    no_identity: str = ""
+    name: str = ""
+    text: str = ""
+    length: int = 0
+    missing: str = ""
+    parameters: tuple[str | None, ...] = ()
+    duration_ns: int | None = None
+    outcome: Literal["ok", "error", "unknown"] = "ok"
+    tag: str = ""
+    rows: int | None = None
+    error: str = ""
+    message: str = ""
+    marks: tuple[str, ...] = ()
+
+
+Event = (
+    Plaintext
+    | Secret
+    | Statement
+    | Gap
+    | HttpMessage
+    | Exchange
+    | Said
+    | ConversationEnd
+    | ProcessExit
+)
 
 
 class Losses(msgspec.Struct, frozen=True):
@@ -225,7 +295,8 @@ class Summary(msgspec.Struct):
     """What a capture showed and what it lost: the last line of a run.
 
     ``events`` and ``bytes`` are what was shown; ``lost`` counts records that were produced and not
-    shown; ``events + lost`` is what happened.
+    shown; ``events + lost`` is what happened. ``statements`` counts ``Statement`` events; what they
+    were read from is in ``events``.
     """
 
     events: int = 0
@@ -235,6 +306,7 @@ class Summary(msgspec.Struct):
     truncated: int = 0
     lost_bytes: int = 0
     unreadable: int = 0
+    statements: int = 0
     malformed: int = 0
 
     def __str__(self) -> str:

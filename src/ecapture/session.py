@@ -23,7 +23,7 @@ from ecapture.binary.process import read_process
 from ecapture.config import CaptureConfig
 from ecapture.discovery import Discovery
 from ecapture.errors import ECaptureError
-from ecapture.events import Event, Losses, Summary
+from ecapture.events import Event, Losses, Statement, Summary
 from ecapture.kernel.attach import Programs
 from ecapture.kernel.decode import Decoder
 from ecapture.kernel.feature import feature
@@ -291,15 +291,25 @@ def pump(
                 else:
                     events = chain.flush(time.clock_gettime_ns(time.CLOCK_BOOTTIME) + offset)
                 if events:
+                    _count(events, summary)
                     yield events
         events = chain.close()
         if events:
+            _count(events, summary)
             yield events
     finally:
         losses = source.losses
         summary.malformed = decoder.malformed + source.malformed
         summary.lost = losses.ring_full_records + losses.table_full_records + summary.malformed
         summary.lost_bytes = losses.ring_full_bytes
+
+
+def _count(events: list[Event], summary: Summary) -> None:
+    for event in events:
+        if type(event) is Statement:
+            summary.statements += 1
+            summary.truncated += event.missing == "truncated"
+            summary.unreadable += event.missing == "unreadable"
 
 
 def run(source: Source, outputs: Sequence[Output], stages: Sequence[Stage] = ()) -> Summary:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from ecapture.events import Event, Exchange, Gap, Plaintext, Said
+from ecapture.events import Event, Exchange, Gap, Plaintext, Said, Statement
+from ecapture.formats import statement
 from ecapture.formats.colour import DIM, NOTE, paint, status_colour
 from ecapture.formats.header_line import HeaderLine, all_marks, phrase, remark
 from ecapture.formats.http_parts import host_of, path_of
@@ -48,12 +49,19 @@ class BriefFormat:
             elif isinstance(event, Plaintext):
                 words = f"{event.direction} plaintext length={event.length}"
                 self._line(event, words, f" [{event.missing}]" if event.missing else "", out)
+            elif isinstance(event, Statement):
+                words = statement.words(event) + statement.preview(event)
+                self._line(event, words, statement.remarks(event), out)
             elif isinstance(event, Gap):
                 self._line(event, f"{event.direction} lost={event.length}", " [gap]", out)
         return out
 
     def _line(
-        self, event: Exchange | Said | Plaintext | Gap, words: str, end: str, out: list[bytes]
+        self,
+        event: Exchange | Said | Plaintext | Statement | Gap,
+        words: str,
+        end: str,
+        out: list[bytes],
     ) -> None:
         who = f"pid={event.pid} comm={self._lines.word(event.comm)}"
         begin = f"{self._lines.time(event.time_ns)} {who}"

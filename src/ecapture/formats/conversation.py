@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from ecapture.events import Event, Exchange, Gap, HttpMessage, Plaintext, Said
+from ecapture.events import Event, Exchange, Gap, HttpMessage, Plaintext, Said, Statement
+from ecapture.formats import statement
 from ecapture.formats.colour import BOLD, DIM, NAME, NOTE, paint, status_colour
 from ecapture.formats.content import (
     ContentType,
@@ -79,9 +80,23 @@ class ConversationFormat:
                 self._said(event, out)  # type: ignore[arg-type]
             elif kind is Exchange:
                 self._informational(event, out)  # type: ignore[arg-type]
+            elif kind is Statement:
+                self._statement(event, out)  # type: ignore[arg-type]
             elif kind is Plaintext or kind is Gap:
                 out += self._unparsed(event)  # type: ignore[arg-type]
         return out
+
+    def _statement(self, event: Statement, out: list[bytes]) -> None:
+        line = (
+            f"--- {self._lines.time(event.time_ns)} pid={event.pid}"
+            f" comm={self._lines.word(event.comm)} {statement.words(event)}"
+        )
+        end = statement.remarks(event)
+        if self._colour:
+            line, end = paint(line, DIM), paint(end, NOTE) if end else ""
+        out.append(f"{line}{end}\n".encode())
+        shown = statement.body(event).encode()
+        out.append(escaped(shown) if self._escape else shown)
 
     # HTTP
 

@@ -27,6 +27,7 @@ from ecapture.events import (
     HttpMessage,
     Plaintext,
     Said,
+    Statement,
 )
 from ecapture.formats import jsonl_types as types
 from ecapture.formats.content import ContentType, content_type, field_text, is_text, text_of
@@ -89,6 +90,8 @@ class JsonLinesFormat:
             return self._said(event)
         if isinstance(event, Plaintext):
             return self._plaintext(event)
+        if isinstance(event, Statement):
+            return self._statement(event)
         if isinstance(event, Gap):
             return types.GapLine(
                 *self._what(event),
@@ -237,6 +240,39 @@ class JsonLinesFormat:
             event.missing,
             event.assumed,
             *_content(event.payload, _UNKNOWN, cut=False),
+        )
+
+    def _statement(self, event: Statement) -> types.StatementLine:
+        return types.StatementLine(
+            self._time(event.time_ns),
+            event.time_ns,
+            event.pid,
+            event.comm,
+            self._container_of(event.pid),
+            event.tid,
+            event.uid,
+            event.server,
+            event.kind,
+            event.session,
+            event.session_ns,
+            event.user,
+            event.database,
+            event.client,
+            event.application,
+            event.no_identity,
+            event.name,
+            event.text,
+            event.length,
+            event.missing,
+            list(event.parameters),
+            event.started_ns or None,
+            event.duration_ns,
+            event.outcome,
+            event.tag,
+            event.rows,
+            event.error,
+            event.message,
+            list(event.marks),
         )
 
 

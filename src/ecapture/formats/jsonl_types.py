@@ -15,6 +15,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from ecapture.events import StatementKind
+
 Way = Annotated[
     Literal["read", "write"], Meta(description="What the process did: read is received.")
 ]
@@ -250,6 +252,53 @@ class GapLine(Line, tag="gap"):
     length: int
 
 
+class StatementLine(Struct, tag_field="type", tag="statement"):
+    """Something that a client asked a database server for, as the server saw it."""
+
+    time: Annotated[str, Meta(description="RFC 3339 with nanoseconds: when it was answered.")]
+    time_ns: Annotated[int, Meta(description="The same in nanoseconds since 1970.")]
+    pid: Annotated[int, Meta(description="Process of the server.")]
+    comm: Annotated[str, Meta(description="Command name of the process.")]
+    container: Annotated[str, Meta(description="Container id; empty if it is in none.")]
+    tid: int
+    uid: Annotated[int, Meta(description="User that the server's process runs as.")]
+    server: Literal["postgresql", "mysql"]
+    kind: Annotated[
+        StatementKind, Meta(description="What was asked for (see the guide on databases).")
+    ]
+    session: Annotated[int, Meta(description="The server's number of the session.")]
+    session_ns: Annotated[
+        int, Meta(description="When it was first seen: tells numbers that are used again apart.")
+    ]
+    user: Annotated[str, Meta(description="Who is logged in; empty if not known.")]
+    database: Annotated[str, Meta(description="Empty if there is none or it is not known.")]
+    client: Annotated[str, Meta(description="`address:port` or `local`; empty if not known.")]
+    application: Annotated[str, Meta(description="What the client calls itself.")]
+    no_identity: Annotated[str, Meta(description="Why some of these are not known; else empty.")]
+    name: Annotated[
+        str, Meta(description="Of a prepared statement: name or number. Of a function: number.")
+    ]
+    text: Annotated[str, Meta(description="The SQL, up to the limit of --truncate.")]
+    length: Annotated[int, Meta(description="Of the whole text, as sent; 0 if not known.")]
+    missing: Annotated[
+        str, Meta(description="Why `text` has less: `truncated`, `unreadable`, `unseen`; or empty.")
+    ]
+    parameters: Annotated[
+        list[str | None],
+        Meta(description="As text; null is NULL; `\\x...` are bytes of a type not known."),
+    ]
+    started_ns: Annotated[int | None, Meta(description="When the server had it.")]
+    duration_ns: Annotated[int | None, Meta(description="From then to its answer.")]
+    outcome: Annotated[
+        Literal["ok", "error", "unknown"], Meta(description="unknown: there was no answer.")
+    ]
+    tag: Annotated[str, Meta(description="What the server says was done, such as `INSERT 0 1`.")]
+    rows: Annotated[int | None, Meta(description="Returned or affected; null if not told.")]
+    error: Annotated[str, Meta(description="SQLSTATE or number of the error; else empty.")]
+    message: Annotated[str, Meta(description="Text of the error; else empty.")]
+    marks: Annotated[list[str], Meta(description="Remarks: `pipelined`, `gap`, `skipped`, ...")]
+
+
 class EndLine(Line, tag="end"):
     """A conversation is over."""
 
@@ -263,6 +312,7 @@ LINES: Final = (
     GrpcLine,
     NoteLine,
     PlaintextLine,
+    StatementLine,
     GapLine,
     EndLine,
 )
@@ -275,6 +325,7 @@ AnyLine: TypeAlias = (
     | GrpcLine
     | NoteLine
     | PlaintextLine
+    | StatementLine
     | GapLine
     | EndLine
 )

@@ -37,9 +37,11 @@ from ecapture.events import (
     ProcessExit,
     Said,
     Secret,
+    Statement,
 )
 from ecapture.pipeline.expression import All, Any, Comparison, FieldType, Kind, Tree, parse
 from ecapture.pipeline.pattern import Pattern
+from ecapture.pipeline.statement_fields import STATEMENT_FIELDS
 from ecapture.protocols.messages import (
     Direction,
     GrpcMessage,
@@ -431,10 +433,14 @@ def _size(event: Event, request: HttpMessage | None, response: HttpMessage | Non
         return sum(message.size for message in (request, response) if message is not None)
     if isinstance(event, Plaintext | Gap):
         return event.length
+    if isinstance(event, Statement):
+        return event.length
     return event.message.size if isinstance(event, Said) else None
 
 
-def _duration(_event: Event, request: HttpMessage | None, response: HttpMessage | None) -> Value:
+def _duration(event: Event, request: HttpMessage | None, response: HttpMessage | None) -> Value:
+    if isinstance(event, Statement):
+        return event.duration_ns
     if request is None or response is None:
         return None
     return max(request.time_ns, response.time_ns) - request.started_ns
@@ -457,7 +463,7 @@ def _container(event: Event, _request: HttpMessage | None, _response: HttpMessag
 
 
 def _direction(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    if isinstance(event, Exchange | Secret | ConversationEnd | ProcessExit):
+    if isinstance(event, Exchange | Secret | Statement | ConversationEnd | ProcessExit):
         return None
     return event.direction
 
@@ -469,6 +475,8 @@ def _role(event: Event, _request: HttpMessage | None, _response: HttpMessage | N
         to_server = event.head.kind == "request"
     elif isinstance(event, Said):
         to_server = event.message.direction is Direction.TO_SERVER
+    elif isinstance(event, Statement):
+        return "server"
     else:
         return None
     return "client" if to_server == (event.direction == "write") else "server"
@@ -477,6 +485,8 @@ def _role(event: Event, _request: HttpMessage | None, _response: HttpMessage | N
 def _protocol(event: Event, request: HttpMessage | None, response: HttpMessage | None) -> Value:
     if isinstance(event, Said):
         return _SAID.get(type(event.message))
+    if isinstance(event, Statement):
+        return ("sql", event.server)
     if not isinstance(event, HttpMessage | Exchange):
         return None
     heads = [message.head for message in (request, response) if message is not None]
@@ -493,6 +503,18 @@ _SAID: Final[Mapping[type, tuple[str, ...]]] = {
     GrpcMessage: ("grpc",),
     Note: ("note",),
 }
+
+
+def _of_statement(name: str) -> _Getter:
+    # An empty text is not there to be compared: there is no user rather than one without a name.
+    read = operator.attrgetter(name)
+
+    def get(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
+        value: Value = read(event) if isinstance(event, Statement) else None
+        return None if value == "" else value
+
+    return get
+
 
 FIELDS: Final[Mapping[str, Field]] = {
     "method": Field("text", "request", "the request's method", _method, any_case=True),
@@ -526,9 +548,15 @@ FIELDS: Final[Mapping[str, Field]] = {
     "protocol": Field(
         "text",
         "event",
-        "http, http/1.1, http/2, grpc, websocket, sse; an event may be several",
+        "http, http/1.1, http/2, grpc, websocket, sse, sql; an event may be several",
         _protocol,
         any_case=True,
     ),
+    **{
+        name: Field(
+            kind, "event", summary, _of_statement(attribute), any_case=any_case, choices=choices
+        )
+        for name, kind, summary, attribute, any_case, choices in STATEMENT_FIELDS
+    },
 }
 """Every field that an expression may name, in the order in which people are told of them."""

@@ -8,7 +8,8 @@
 2. Cookies keep their names and attributes, authentication fields their scheme.
 3. Raw ``Plaintext`` is masked as far as it can be recognised within one event: a credential that is
    split over two calls, compressed (HTTP/2 fields, coded content) or binary is not.
-4. Events without credentials come back as they are, the very objects.
+4. In statements to databases every literal and parameter becomes a question mark (``sql_mask``).
+5. Events without credentials come back as they are, the very objects.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ecapture.events import Event, Exchange, HttpMessage, Plaintext, Said
+from ecapture.events import Event, Exchange, HttpMessage, Plaintext, Said, Statement
 from ecapture.pipeline.credentials import mask_field, mask_text, stars, word
+from ecapture.pipeline.sql_mask import MASK, mask_message, mask_sql
 from ecapture.protocols.messages import (
     Fields,
     GrpcMessage,
@@ -66,6 +68,8 @@ class Redacted:
             )
         if isinstance(event, Said):
             return _changed(event, message=_message(event.message))
+        if isinstance(event, Statement):
+            return _statement(event)
         return event
 
 
@@ -132,6 +136,15 @@ def _message(
             last_id=_text(message.last_id),
         )
     return _changed(message, data=mask_text(message.data, stars), problem=_text(message.problem))
+
+
+def _statement(event: Statement) -> Statement:
+    return _changed(
+        event,
+        text=mask_sql(event.text, event.server),
+        parameters=tuple(None if value is None else MASK for value in event.parameters),
+        message=mask_message(event.message),
+    )
 
 
 def _changed(value: _Struct, **fields: Any) -> _Struct:
