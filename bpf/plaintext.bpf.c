@@ -6,7 +6,8 @@
  *   int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes)  and SSL_write_ex    (OpenSSL 1.1.1)
  *   ssize_t gnutls_record_recv(gnutls_session_t, void *data, size_t)     and the like
  *
- * A row of the array "hooks" says which argument is which; the attach cookie names the row.
+ * A row of the array "hooks" says which argument is which; the attach cookie names the row, and above it that of
+ * "parameter_rows".
  *
  * Invariants
  * 1. A call is remembered by (process, stack pointer at entry). That holds for coroutines that change threads, and a
@@ -39,7 +40,8 @@ struct call {
 	__u64 buffer;
 	__u64 length; /* the argument: a length or a pointer to one */
 	__u32 hook;
-	__u32 seeking; /* this call put its thread into "seekers" */
+	__u16 parameters;
+	__u16 seeking; /* this call put its thread into "seekers" */
 };
 
 struct {
@@ -62,10 +64,11 @@ static __always_inline int learn_descriptor(const struct conversation_key *who, 
 	return 0;
 }
 
-static __always_inline int enter(struct pt_regs *regs, __u32 hook_row)
+static __always_inline int enter(struct pt_regs *regs, __u64 cookie)
 {
 	struct ec_settings *wanted = get_settings();
 	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	__u32 hook_row = cookie;
 	struct ec_hook *hook;
 
 	if (!wanted || !is_target(wanted, pid))
@@ -88,6 +91,7 @@ static __always_inline int enter(struct pt_regs *regs, __u32 hook_row)
 		.buffer = argument(regs, hook->buffer),
 		.length = argument(regs, hook->length),
 		.hook = hook_row,
+		.parameters = cookie >> 32,
 	};
 	struct conversation *conversation = get_conversation(&who, call.entered_ns);
 
@@ -139,6 +143,8 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 	if (!conversation || !emission.wanted || conversation->emitted_ns[hook->direction & 1] > call.entered_ns)
 		return 0;
 	emission.buffer = call.buffer;
+	if (call.parameters && !conversation->tuple.version)
+		learn_parameters(conversation, who.handle, call.parameters);
 	begin_emission(&emission, &who, conversation, hook, call.hook, bpf_ktime_get_boot_ns());
 	deliver(&emission, conversation, length, loop);
 	return 0;

@@ -12,7 +12,7 @@
 #include <linux/types.h>
 
 enum ec_constants {
-	EC_WIRE_VERSION = 1,
+	EC_WIRE_VERSION = 2,
 	EC_COMM_LENGTH = 16,	   /* TASK_COMM_LEN */
 	EC_ADDRESS_LENGTH = 16,	   /* an IPv6 address; IPv4 uses the first four bytes */
 	EC_PIECE_MAXIMUM = 16384,  /* payload of one record: the plaintext of a whole TLS record (RFC 8446, 5.1) */
@@ -26,6 +26,7 @@ enum ec_constants {
 	EC_SECRET_MAXIMUM = 64,	   /* EVP_MAX_MD_SIZE; secrets have 32 or 48 bytes */
 	EC_LABEL_LENGTH = 32,	   /* the longest label has 31 characters */
 	EC_SCHEDULE_LENGTH = 576,  /* nine secrets, side by side */
+	EC_PARAMETER_ROWS = 256,   /* ways of libraries to keep version and cipher; row 0: not known */
 };
 
 enum ec_kind {
@@ -130,6 +131,13 @@ struct ec_chain {
 	__u16 count;
 };
 
+/* Where a library keeps what was negotiated. Index into the array "parameter_rows"; row 0 is empty. */
+struct ec_parameter_row {
+	struct ec_chain version;
+	struct ec_chain cipher;
+	struct ec_chain object_type; /* as in ec_secret_row */
+};
+
 /* Where the secrets of one library stand in its objects. Index into the array "secret_rows". */
 struct ec_secret_row {
 	struct ec_chain client_random;
@@ -159,7 +167,8 @@ struct ec_settings {
 	__u32 _padding;
 };
 
-/* Both ends of a conversation. Ports in host byte order. 40 bytes: compared and cached as one value. */
+/* Both ends of a conversation, and what they agreed on. Ports in host byte order. 44 bytes: compared and cached as one
+ * value. */
 struct ec_tuple_value {
 	__u8 local[EC_ADDRESS_LENGTH];
 	__u8 remote[EC_ADDRESS_LENGTH];
@@ -167,6 +176,8 @@ struct ec_tuple_value {
 	__u16 remote_port;
 	__u16 family; /* enum ec_family */
 	__u16 source; /* enum ec_tuple_source */
+	__u16 version; /* of TLS, as its library numbers it; 0: not known */
+	__u16 cipher;  /* cipher suite as on the wire (RFC 8446, B.4); 0: not known */
 };
 
 /* Every record begins so. 48 bytes. */
@@ -182,7 +193,7 @@ struct ec_header {
 	__u8 comm[EC_COMM_LENGTH];
 };
 
-/* One piece of one call. The payload follows. 136 bytes. */
+/* One piece of one call. The payload follows. 144 bytes. */
 struct ec_plaintext {
 	struct ec_header header;
 	__u64 handle;	     /* the library's connection object */
@@ -194,7 +205,7 @@ struct ec_plaintext {
 	__s32 fd;	/* -1: not known */
 	__u8 direction; /* enum ec_direction */
 	__u8 hook;	/* row in "hooks" */
-	__u8 _padding[2];
+	__u8 _padding[6];
 };
 
 /* A conversation ended. 64 bytes. */

@@ -13,6 +13,7 @@
 #include "emit.bpf.h"
 #include "target.bpf.h"
 #include "conversation.bpf.h"
+#include "chain.bpf.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -20,6 +21,25 @@ struct {
 	__type(key, __u32);
 	__type(value, struct ec_hook);
 } hooks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EC_PARAMETER_ROWS);
+	__type(key, __u32);
+	__type(value, struct ec_parameter_row);
+} parameter_rows SEC(".maps");
+
+/* Reads from the library's object what was negotiated. Once it is known it stays: nothing changes it but a new
+ * handshake on the same object. */
+static __always_inline void learn_parameters(struct conversation *conversation, __u64 handle, __u32 number)
+{
+	struct ec_parameter_row *row = bpf_map_lookup_elem(&parameter_rows, &number);
+
+	if (!row || read_number(handle, &row->object_type, 0))
+		return;
+	conversation->tuple.cipher = read_number(handle, &row->cipher, 0);
+	conversation->tuple.version = read_number(handle, &row->version, 0);
+}
 
 /* All that the pieces of one call share. */
 struct emission {
@@ -226,7 +246,7 @@ static __always_inline void begin_emission(struct emission *emission, const stru
 	head->fd = conversation->fd;
 	head->direction = hook->direction & 1;
 	head->hook = hook_row;
-	head->_padding[0] = head->_padding[1] = 0;
+	__builtin_memset(head->_padding, 0, sizeof(head->_padding));
 }
 
 /*

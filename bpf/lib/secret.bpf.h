@@ -12,6 +12,7 @@
 #include "../wire.h"
 #include "emit.bpf.h"
 #include "conversation.bpf.h"
+#include "chain.bpf.h"
 
 #define PAGE_MASK 0xfff /* the smallest page; a larger one has the same low bits */
 
@@ -21,48 +22,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct ec_secret_row);
 } secret_rows SEC(".maps");
-
-/* The address that a chain leads to; 0 if there is none. */
-static __always_inline __u64 walk(__u64 at, const struct ec_chain *chain)
-{
-	__u16 last = chain->first;
-
-	if (!chain->count)
-		return 0;
-	if (chain->count > 1) {
-		if (bpf_probe_read_user(&at, sizeof(at), (void *)(at + last)))
-			return 0;
-		last = chain->second;
-	}
-	if (chain->count > 2) {
-		if (bpf_probe_read_user(&at, sizeof(at), (void *)(at + last)))
-			return 0;
-		last = chain->third;
-	}
-	if (chain->count > 3) {
-		if (bpf_probe_read_user(&at, sizeof(at), (void *)(at + last)))
-			return 0;
-		last = chain->fourth;
-	}
-	return at ? at + last : 0;
-}
-
-static __always_inline int read_field(void *to, __u32 length, __u64 handle, const struct ec_chain *chain)
-{
-	__u64 at = walk(handle, chain);
-
-	return at ? bpf_probe_read_user(to, length, (void *)at) : -1;
-}
-
-/* A number of four bytes, or "missing" where it is not known where it stands. */
-static __always_inline __u32 read_number(__u64 handle, const struct ec_chain *chain, __u32 missing)
-{
-	__u32 number = 0;
-
-	if (!chain->count || read_field(&number, sizeof(number), handle, chain))
-		return missing;
-	return number;
-}
 
 static __always_inline __u64 generation_of(const struct conversation_key *who, __u64 now)
 {

@@ -7,7 +7,7 @@ Change the header and run `make wire`.
 from enum import IntEnum, IntFlag
 from struct import Struct
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 COMM_LENGTH = 16
 ADDRESS_LENGTH = 16
 PIECE_MAXIMUM = 16384
@@ -21,6 +21,7 @@ RANDOM_LENGTH = 32
 SECRET_MAXIMUM = 64
 LABEL_LENGTH = 32
 SCHEDULE_LENGTH = 576
+PARAMETER_ROWS = 256
 
 
 class Direction(IntEnum):
@@ -196,7 +197,14 @@ LOSSES_FIELDS = (
     "truncated_bytes",
 )
 
-PLAINTEXT = Struct("<QIHHIIII16sQQQQQ40siBB2x")
+PARAMETER_ROW = Struct("<10s10s10s")
+PARAMETER_ROW_FIELDS = (
+    "version",
+    "cipher",
+    "object_type",
+)
+
+PLAINTEXT = Struct("<QIHHIIII16sQQQQQ44siBB6x")
 PLAINTEXT_FIELDS = (
     "time_ns",
     "size",
@@ -284,7 +292,7 @@ SETTINGS_FIELDS = (
     "reader_asleep",
 )
 
-TUPLE_VALUE = Struct("<16s16sHHHH")
+TUPLE_VALUE = Struct("<16s16sHHHHHH")
 TUPLE_VALUE_FIELDS = (
     "local",
     "remote",
@@ -292,4 +300,6 @@ TUPLE_VALUE_FIELDS = (
     "remote_port",
     "family",
     "source",
+    "version",
+    "cipher",
 )

@@ -29,6 +29,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from ecapture.binary import loader, process
 from ecapture.binary.cache import Cache
 from ecapture.binary.elf import ElfFile
@@ -47,7 +49,7 @@ from ecapture.errors import (
 from ecapture.kernel import _native
 from ecapture.kernel.attach import Attached, Place, Programs
 from ecapture.kernel.feature import feature
-from ecapture.kernel.keys import Keys
+from ecapture.kernel.keys import Keys, parameter_row
 from ecapture.kernel.seccomp import return_probe_kills
 from ecapture.probes.spec import ProbeSpec
 
@@ -300,8 +302,22 @@ class Discovery:
 
     def _attach(self, path: str, name: str, library: Library, key: _Key) -> None:
         places = self._places(library)
-        if places:
+        if places and key not in self._attached:
+            row = self._parameter_row(path, library)
+            if row:
+                places = [msgspec.structs.replace(place, parameters=row) for place in places]
             self._attach_places(path, name, library, key, places)
+
+    def _parameter_row(self, path: str, library: Library) -> int:
+        # Version and cipher are worth two milliseconds of a file, but not the file.
+        if library.convention or not feature("attach_cookie"):
+            return 0
+        try:
+            with ElfFile(path) as elf:
+                return self._programs.parameter_row(parameter_row(elf))
+        except TargetError as error:
+            _log.debug("%s: what it negotiates is not known: %s", path, error)
+            return 0
 
     def _attach_places(
         self, path: str, name: str, library: Library, key: _Key, places: Sequence[Place]

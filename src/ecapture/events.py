@@ -46,6 +46,17 @@ class Connection(msgspec.Struct, frozen=True, gc=False):
     found_by: str
 
 
+class Negotiated(msgspec.Struct, frozen=True, gc=False):
+    """What both ends of a TLS connection agreed on.
+
+    ``version`` as in "TLSv1.3"; ``cipher`` is the suite's IANA name, or its number as in "0x1301"
+    where that is not known here, or empty where its library does not tell.
+    """
+
+    version: str
+    cipher: str
+
+
 class Plaintext(msgspec.Struct, frozen=True, gc=False, tag="plaintext"):
     """Bytes that a program read from or wrote to a TLS connection: a call, or a piece of one.
 
@@ -78,6 +89,7 @@ class Plaintext(msgspec.Struct, frozen=True, gc=False, tag="plaintext"):
     last: bool = True
     fd: int = -1
     hook: int = 0
+    negotiated: Negotiated | None = None
 
 
 class Gap(msgspec.Struct, frozen=True, gc=False, tag="gap"):
@@ -170,6 +182,7 @@ class Exchange(msgspec.Struct, frozen=True, gc=False, tag="exchange"):
     request: HttpMessage | None
     response: HttpMessage | None
     informational: tuple[Head, ...] = ()
+    negotiated: Negotiated | None = None
 
 
 class Said(msgspec.Struct, frozen=True, gc=False, tag="message"):
@@ -185,6 +198,7 @@ class Said(msgspec.Struct, frozen=True, gc=False, tag="message"):
     connection: Connection | None
     no_connection: str
     message: WebSocketMessage | ServerEvent | GrpcMessage | Note
+    negotiated: Negotiated | None = None
 
 
 class Secret(msgspec.Struct, frozen=True, gc=False, tag="secret"):

@@ -136,6 +136,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen 127.0.0.1:{port} ssl{http2};
+        ssl_protocols TLSv1.2 TLSv1.3;
         ssl_certificate {certificate.certificate};
         ssl_certificate_key {certificate.key};
         root {folder}/files;

@@ -22,7 +22,7 @@ _RECORD = {
     "generation": 5,
     "stream_offset": 0,
     "call_offset": 0,
-    "tuple": bytes(40),
+    "tuple": bytes(44),
     "fd": -1,
     "direction": 1,
     "hook": 2,

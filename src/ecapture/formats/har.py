@@ -135,6 +135,10 @@ class HarFormat:
             entry.server_ip_address = connection.local if server else connection.remote
             entry.local = endpoint(connection.local, connection.local_port)
             entry.remote = endpoint(connection.remote, connection.remote_port)
+        agreed = event.negotiated
+        if agreed is not None:
+            entry.tls_version = agreed.version
+            entry.tls_cipher = agreed.cipher
         if request is None:
             entry.comment = _NO_REQUEST
         elif response is None:

@@ -135,6 +135,8 @@ class Entry(Struct, rename="camel"):
     marks: list[str] = field(name="_marks")
     problem: str = field(name="_problem")
     server_ip_address: str | UnsetType = field(default=UNSET, name="serverIPAddress")
+    tls_version: str | UnsetType = field(default=UNSET, name="_tlsVersion")
+    tls_cipher: str | UnsetType = field(default=UNSET, name="_tlsCipher")
     local: str | UnsetType = field(default=UNSET, name="_local")
     remote: str | UnsetType = field(default=UNSET, name="_remote")
     comment: str | UnsetType = UNSET

@@ -121,9 +121,28 @@ class JsonLinesFormat:
 
     def _who(
         self, event: Exchange | Said | Plaintext
-    ) -> tuple[str, int, int, str, str, str, int, int, types.Connection | None, str]:
-        connection = self._connection(event.connection)
-        return (*self._what(event), event.tid, event.uid, connection, event.no_connection)
+    ) -> tuple[
+        str,
+        int,
+        int,
+        str,
+        str,
+        str,
+        int,
+        int,
+        types.Connection | None,
+        str,
+        types.Negotiated | None,
+    ]:
+        agreed = event.negotiated
+        return (
+            *self._what(event),
+            event.tid,
+            event.uid,
+            self._connection(event.connection),
+            event.no_connection,
+            types.Negotiated(agreed.version, agreed.cipher) if agreed is not None else None,
+        )
 
     def _connection(self, connection: Connection | None) -> types.Connection | None:
         if connection is None:

@@ -50,6 +50,15 @@ class Connection(Struct):
     ]
 
 
+class Negotiated(Struct):
+    """What both ends of the TLS connection agreed on."""
+
+    version: Annotated[str, Meta(description="As in `TLSv1.3`.")]
+    cipher: Annotated[
+        str, Meta(description="IANA name of the cipher suite, or its number; empty if not known.")
+    ]
+
+
 class Field(Struct):
     """A header or trailer field, as sent: name in its case, value in UTF-8 or else latin-1."""
 
@@ -148,6 +157,7 @@ class ConnectedLine(Line):
     uid: int
     connection: Connection | None
     no_connection: Annotated[str, Meta(description="Why there is no connection; else empty.")]
+    tls: Annotated[Negotiated | None, Meta(description="null if its library does not tell.")]
 
 
 class ExchangeLine(ConnectedLine, tag="exchange"):

@@ -19,12 +19,20 @@ import logging
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from ecapture._wire import LOSSES, PLAIN_SLOTS, SECRET_ROW, SECRET_SLOTS, SETTINGS
+from ecapture._wire import (
+    LOSSES,
+    PARAMETER_ROWS,
+    PLAIN_SLOTS,
+    SECRET_ROW,
+    SECRET_SLOTS,
+    SETTINGS,
+)
 from ecapture.config import CaptureConfig
 from ecapture.errors import (
     AttachRefused,
@@ -91,6 +99,7 @@ class Place(msgspec.Struct, frozen=True):
     A ``site`` is not the start of a function but one of its return instructions. ``distance`` in
     bytes leads from here to another function of the file, if the kernel program is to know one.
     ``file_row`` is what the programs of a family that goes ``by_file`` know the file by.
+    ``parameters`` is the row that says where the library keeps what was negotiated; 0: not known.
     """
 
     row: int
@@ -98,6 +107,7 @@ class Place(msgspec.Struct, frozen=True):
     site: bool = False
     distance: int = 0
     file_row: int = -1
+    parameters: int = 0
 
     @property
     def slot(self) -> int:
@@ -106,8 +116,8 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def cookie(self) -> int:
-        """What the kernel program gets: the slot, above it 32 bits of distance."""
-        return self.slot | (self.distance & 0xFFFF_FFFF) << 32
+        """What the kernel program gets: the slot, above it 32 bits of distance or parameters."""
+        return self.slot | ((self.distance or self.parameters) & 0xFFFF_FFFF) << 32
 
 
 class Attached(msgspec.Struct, frozen=True):
@@ -141,6 +151,8 @@ class Programs:
         self._objects: dict[str, _native.Object] = {}
         self._programs: dict[str, frozenset[str]] = {}
         self._maps: dict[str, _native.Map] = {}
+        self._parameter_rows: dict[bytes, int] = {}
+        self._parameter_lock = threading.Lock()
         try:
             with self._type_information() as types:
                 for name in objects(hook.shape for hook in self.hooks):
@@ -290,6 +302,21 @@ class Programs:
         if len(content) != SECRET_ROW.size:
             raise ValueError(f"a row of {len(content)} bytes")
         self._maps["secret_rows"].update(row.to_bytes(4, "little"), content)
+
+    def parameter_row(self, content: bytes) -> int:
+        """The row of a way to keep what was negotiated (ec_parameter_row); 0 if there is none."""
+        rows = self._maps.get("parameter_rows")
+        if rows is None or not any(content):
+            return 0
+        with self._parameter_lock:
+            known = self._parameter_rows.get(content)
+            if known is None:
+                known = len(self._parameter_rows) + 1
+                if known >= PARAMETER_ROWS:
+                    return 0
+                rows.update(known.to_bytes(4, "little"), content)
+                self._parameter_rows[content] = known
+        return known
 
     def losses(self) -> Losses:
         """The loss counters as they stand."""

@@ -25,7 +25,16 @@ from ecapture._wire import (
     Label,
     TupleSource,
 )
-from ecapture.events import Connection, ConversationEnd, Event, Plaintext, ProcessExit, Secret
+from ecapture.events import (
+    Connection,
+    ConversationEnd,
+    Event,
+    Negotiated,
+    Plaintext,
+    ProcessExit,
+    Secret,
+)
+from ecapture.protocols.cipher_suites import cipher_name, version_name
 from ecapture.protocols.key_schedule import logged_secrets
 
 NO_CONNECTION = {
@@ -49,7 +58,7 @@ class Decoder:
         self.wall_offset_ns = wall_offset_ns
         self.malformed = 0
         self._names: dict[bytes, str] = {}
-        self._connections: dict[bytes, tuple[Connection | None, str]] = {}
+        self._connections: dict[bytes, tuple[Connection | None, str, Negotiated | None]] = {}
 
     def decode(self, batch: bytes) -> list[Event]:
         """Events of one batch, in its order."""
@@ -102,6 +111,7 @@ class Decoder:
                     last,
                     fd,
                     hook,
+                    known[2],
                 )
             )
         while at < end:
@@ -177,16 +187,22 @@ class Decoder:
         self._names[raw] = name
         return name
 
-    def _connection(self, raw: bytes) -> tuple[Connection | None, str]:
-        local, remote, local_port, remote_port, family, source = TUPLE_VALUE.unpack(raw)
-        found: tuple[Connection | None, str]
+    def _connection(self, raw: bytes) -> tuple[Connection | None, str, Negotiated | None]:
+        (local, remote, local_port, remote_port, family, source, protocol, cipher) = (
+            TUPLE_VALUE.unpack(raw)
+        )
+        negotiated = None
+        if version := version_name(protocol):
+            negotiated = Negotiated(version, cipher_name(cipher) if cipher else "")
+        found: tuple[Connection | None, str, Negotiated | None]
         if family == Family.NONE:
-            found = None, NO_CONNECTION.get(source, "unknown")
+            found = None, NO_CONNECTION.get(source, "unknown"), negotiated
         else:
             found_by = "descriptor" if source == TupleSource.DESCRIPTOR else "nested_call"
             local, remote = _address(local, family), _address(remote, family)
-            version = "ipv6" if ":" in local or ":" in remote else "ipv4"
-            found = Connection(version, local, local_port, remote, remote_port, found_by), ""  # type: ignore[arg-type]
+            protocol = "ipv6" if ":" in local or ":" in remote else "ipv4"
+            ends = Connection(protocol, local, local_port, remote, remote_port, found_by)  # type: ignore[arg-type]
+            found = ends, "", negotiated
         if len(self._connections) >= _MAXIMUM_CACHED:
             self._connections.clear()
         self._connections[raw] = found

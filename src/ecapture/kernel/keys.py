@@ -18,11 +18,21 @@ import logging
 import os
 import threading
 
-from ecapture._wire import CHAIN, LABEL_PLACES, SECRET_ROW, SECRET_ROWS, SECRET_SLOTS, Label, Shape
+from ecapture._wire import (
+    CHAIN,
+    LABEL_PLACES,
+    PARAMETER_ROW,
+    SECRET_ROW,
+    SECRET_ROWS,
+    SECRET_SLOTS,
+    Label,
+    Shape,
+)
 from ecapture.binary.cache import identity
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import Library
 from ecapture.binary.secrets.locate import locate
+from ecapture.binary.secrets.negotiated import negotiated
 from ecapture.binary.secrets.remembered import Located, SitesCache
 from ecapture.binary.secrets.sites import Chain, SecretSites, Site
 from ecapture.binary.secrets.sites import Library as Owner
@@ -221,6 +231,15 @@ def secret_row(sites: SecretSites, *, old: bool = False) -> bytes:
         places,
         numbers,
     )
+
+
+def parameter_row(elf: ElfFile) -> bytes:
+    """Where a library keeps version and cipher (struct ec_parameter_row); zeros: not known.
+
+    Raises NotExecutable if the file contradicts itself.
+    """
+    found = negotiated(elf)
+    return PARAMETER_ROW.pack(*(_chain(chain) for chain in found))
 
 
 def _chain(chain: Chain | None) -> bytes:

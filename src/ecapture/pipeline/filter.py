@@ -33,6 +33,7 @@ from ecapture.events import (
     Exchange,
     Gap,
     HttpMessage,
+    Negotiated,
     Plaintext,
     ProcessExit,
     Said,
@@ -462,6 +463,13 @@ def _container(event: Event, _request: HttpMessage | None, _response: HttpMessag
     return str(getattr(event, "container", "")) or None
 
 
+def _tls(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
+    negotiated: Negotiated | None = getattr(event, "negotiated", None)
+    if negotiated is None:
+        return None
+    return (negotiated.version, *([negotiated.cipher] if negotiated.cipher else ()))
+
+
 def _direction(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
     if isinstance(event, Exchange | Secret | Statement | ConversationEnd | ProcessExit):
         return None
@@ -533,6 +541,9 @@ FIELDS: Final[Mapping[str, Field]] = {
     "comm": Field("text", "event", "the command name of the process", _comm),
     "container": Field(
         "text", "event", "the container of the process; its first 12 digits do", _container
+    ),
+    "tls": Field(
+        "text", "event", "version of TLS and cipher suite: either may match", _tls, any_case=True
     ),
     "direction": Field(
         "text",

@@ -380,6 +380,7 @@ class Talk:
                 request,
                 response,
                 pair.informational,
+                event.negotiated,
             )
         )
 
@@ -420,6 +421,7 @@ class Talk:
                 event.connection,
                 event.no_connection,
                 message,
+                event.negotiated,
             )
         )
         if (

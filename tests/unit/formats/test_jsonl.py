@@ -57,7 +57,7 @@ CONNECTION = {
     "remote_port": 443,
     "found_by": "descriptor",
 }
-WHO = {**WHAT, "tid": 8, "uid": 1000, "connection": CONNECTION, "no_connection": ""}
+WHO = {**WHAT, "tid": 8, "uid": 1000, "connection": CONNECTION, "no_connection": "", "tls": None}
 
 
 def lines(*events: Event, **options: Any) -> list[Any]:

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from records import end_record, exit_record, padded, plaintext_record
 
 from ecapture._wire import PIECE_MAXIMUM, PLAINTEXT, TUPLE_VALUE, Family, Flag, TupleSource
-from ecapture.events import Connection, ConversationEnd, Plaintext, ProcessExit
+from ecapture.events import Connection, ConversationEnd, Negotiated, Plaintext, ProcessExit
 from ecapture.kernel.decode import NO_CONNECTION, Decoder
 
 # struct ec_plaintext of wire.h, written out by hand
 GOLDEN = bytes.fromhex(
     "e803000000000000"  # time_ns 1000
-    "8b000000"  # size 139
+    "93000000"  # size 147
     "0100"  # kind plaintext
     "1000"  # flags last
     "64000000"  # pid 100
@@ -29,10 +29,11 @@ GOLDEN = bytes.fromhex(
     "7f000001 00000000 00000000 00000000"  # local
     "0a000002 00000000 00000000 00000000"  # remote
     "409c bb01 0200 0100"  # ports 40000 and 443, IPv4, by descriptor
+    "0403 0113"  # TLS 1.3, TLS_AES_128_GCM_SHA256
     "07000000"  # fd
     "01"  # write
     "02"  # hook
-    "0000"  # padding
+    "000000000000"  # padding
     "616263"  # payload
     "0000000000"  # up to eight bytes
 )
@@ -56,6 +57,7 @@ GOLDEN_EVENT = Plaintext(
     last=True,
     fd=7,
     hook=2,
+    negotiated=Negotiated("TLSv1.3", "TLS_AES_128_GCM_SHA256"),
 )
 
 
@@ -65,8 +67,9 @@ def decode(batch):
     return decoder.decode(batch), decoder.malformed
 
 
-def ends(local, remote, family, source):
-    return TUPLE_VALUE.pack(local.ljust(16, b"\0"), remote.ljust(16, b"\0"), 1, 2, family, source)
+def ends(local, remote, family, source, version=0, cipher=0):
+    addresses = local.ljust(16, b"\0"), remote.ljust(16, b"\0")
+    return TUPLE_VALUE.pack(*addresses, 1, 2, family, source, version, cipher)
 
 
 def test_golden_bytes():
@@ -148,6 +151,23 @@ def test_a_missing_connection_says_why(source):
     (event,), _ = decode(plaintext_record(tuple=ends(b"", b"", Family.NONE, source)))
     assert event.connection is None
     assert event.no_connection == NO_CONNECTION[source]
+
+
+@pytest.mark.parametrize(
+    ("version", "cipher", "negotiated"),
+    [
+        (0, 0, None),
+        (0, 0x1301, None),  # a suite of a version that was not told
+        (0x0303, 0xC030, Negotiated("TLSv1.2", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384")),
+        (0x0304, 0x13FE, Negotiated("TLSv1.3", "0x13FE")),
+        (5, 0, Negotiated("TLSv1.3", "")),  # as GnuTLS numbers them
+        (0x7777, 0x1301, None),  # no version of TLS: the library's object was something else
+    ],
+)
+def test_what_was_agreed_on(version, cipher, negotiated):
+    raw = ends(b"", b"", Family.NONE, TupleSource.NONE, version, cipher)
+    (event,), _ = decode(plaintext_record(tuple=raw))
+    assert event.negotiated == negotiated
 
 
 def test_names_that_are_no_text_are_shown_as_what_they_are():
@@ -233,4 +253,4 @@ def test_memory_stays_bounded_over_endless_names_and_connections():
 
 
 def test_padding_is_up_to_eight_bytes():
-    assert len(padded(GOLDEN)) == len(GOLDEN) == 144
+    assert len(padded(GOLDEN)) == len(GOLDEN) == 152

@@ -87,6 +87,11 @@ def accessor_chains(evaluator: Evaluator, addresses: dict[str, int]) -> dict[str
     return {name: chain for name, chain in found.items() if chain is not None}
 
 
+def number_field(trace: Trace) -> Chain | None:
+    """Return the field whose number an accessor returns."""
+    return _number_field(_result(trace))
+
+
 def _result(trace: Trace) -> Value:
     # A function that may also fail returns a constant then; two different fields are none.
     values = [value for value in trace.results if not isinstance(value, int)]
