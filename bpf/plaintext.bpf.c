@@ -95,7 +95,7 @@ static __always_inline int enter(struct pt_regs *regs, __u64 cookie)
 	};
 	struct conversation *conversation = get_conversation(&who, call.entered_ns);
 
-	if (conversation && !has_tuple(conversation) && conversation->fd < 0) {
+	if (conversation && worth_seeking(conversation)) {
 		call.seeking = 1;
 		seek_tuple(&who);
 	}
@@ -138,7 +138,7 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 	if (!length)
 		return 0;
 	who.handle = call.handle;
-	conversation = get_conversation(&who, call.entered_ns);
+	conversation = entered_conversation(&who, call.entered_ns);
 	emission.wanted = get_settings();
 	if (!conversation || !emission.wanted || conversation->emitted_ns[hook->direction & 1] > call.entered_ns)
 		return 0;

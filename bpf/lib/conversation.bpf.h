@@ -30,7 +30,7 @@ struct conversation {
 	__u64 emitted_ns[2]; /* when the last record of a direction was made */
 	struct ec_tuple_value tuple;
 	__s32 fd;
-	__u32 _padding;
+	__u32 fruitless; /* calls without a socket call inside, while there was no tuple */
 };
 
 struct {
@@ -65,9 +65,31 @@ static __always_inline struct conversation *get_conversation(const struct conver
 	return bpf_map_lookup_elem(&conversations, key);
 }
 
+/* The conversation of a call that has entered it before: its process cannot have been replaced since. */
+static __always_inline struct conversation *entered_conversation(const struct conversation_key *key, __u64 now)
+{
+	struct conversation *known = bpf_map_lookup_elem(&conversations, key);
+
+	return known ? known : get_conversation(key, now);
+}
+
 static __always_inline int has_tuple(const struct conversation *conversation)
 {
 	return conversation->tuple.source != EC_TUPLE_NONE;
+}
+
+/*
+ * Whether to look for a socket call inside this call. A program that does the socket's work itself (memory BIOs) never
+ * makes one, and should not pay for our looking at every call: after many in vain only some are looked at.
+ */
+static __always_inline int worth_seeking(struct conversation *conversation)
+{
+	__u32 before = conversation->fruitless;
+
+	if (has_tuple(conversation) || conversation->fd >= 0)
+		return 0;
+	conversation->fruitless = before + 1;
+	return before < 256 || !(before & 63);
 }
 
 /* Addresses of an IPv4 or IPv6 socket; source stays NONE while it is not connected. */
