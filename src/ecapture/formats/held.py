@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packets wait for the secrets that decrypt them, so that in the file the secrets stand first.
+
+A reader of pcapng uses a secret for the packets behind it, and a library tells its secrets after
+the packets that made them have passed: a client knows them only once it has the server's hello. So:
+
+1. Secrets are let through at once, ahead of whatever waits.
+2. A packet with which a server answers the beginning of a handshake (TLS ServerHello; QUIC Initial)
+   waits until all secrets are told that its connection must have, and no longer than ``patience``.
+   If some are told by then, the library is one of those that tell, and it may take its time:
+   ``told_patience``. With early data the packet of the client waits, for the early secret alone.
+3. What comes behind a packet that waits, waits, too: packets are never reordered.
+4. Nothing waits when no handshake is open; then a batch passes as it came, uncopied.
+5. What waits is bounded in bytes. Beyond that the oldest goes first, and ``hurried`` counts it.
+
+The client random joins packets and secrets. It stands in the ClientHello, which is remembered by
+its addresses until the answer comes; for QUIC it is decrypted from the first packets. Connections
+whose hello was not seen do not wait: without it, nobody can decrypt them.
+
+Invariants: every byte that is fed comes out, once, in order; time is an argument; all tables are
+bounded, and what a stranger sends can make packets late by ``told_patience`` at most.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final, TypeVar
+
+import msgspec
+
+from ecapture.errors import ProtocolError
+from ecapture.events import Secret
+from ecapture.formats._openings import openings
+from ecapture.protocols.quic_initial import Crypto, Initial, initial, is_early
+from ecapture.protocols.tls_hello import (
+    RANDOM_END,
+    RECORD_HEADER,
+    client_random,
+    offers_early_data,
+    server_hello,
+)
+
+PATIENCE_NS: Final = 500_000_000
+"""How long a packet waits for a connection of which nothing is told."""
+TOLD_PATIENCE_NS: Final = 3_000_000_000
+"""How long it waits if something was told."""
+HELD_BYTES: Final = 16 << 20
+
+_REMEMBERED: Final = 1 << 14
+_QUIC_HELLOS: Final = 1 << 10
+_QUIC_PER_SECOND: Final = 200  # decrypting the beginning of one takes a good millisecond
+_SECOND_NS: Final = 1_000_000_000
+_CLIENT_HELLO, _SERVER_HELLO = 1, 2
+
+_NOTHING: Final[AbstractSet[str]] = frozenset()
+_MASTER: Final = frozenset({"CLIENT_RANDOM"})
+_EARLY: Final = frozenset({"CLIENT_EARLY_TRAFFIC_SECRET"})
+_TRAFFIC: Final = frozenset(
+    {
+        "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
+        "SERVER_HANDSHAKE_TRAFFIC_SECRET",
+        "CLIENT_TRAFFIC_SECRET_0",
+        "SERVER_TRAFFIC_SECRET_0",
+    }
+)
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class _Waiting(msgspec.Struct):
+    """Bytes that wait, and what for. ``needed`` is empty if they only stand behind others."""
+
+    content: bytes
+    random: bytes = b""
+    needed: frozenset[str] = frozenset()
+    since_ns: int = 0
+
+
+class Held:
+    """Batches of packet blocks in, batches that can be written out.
+
+    ``link_types`` are those of the interfaces, by number; append to it as interfaces appear.
+    ``hurried`` counts answers that went before their secrets for want of room, ``late``
+    connections of which a secret came after packets that it decrypts.
+    """
+
+    def __init__(
+        self,
+        link_types: Sequence[int] = (),
+        *,
+        patience_ns: int = PATIENCE_NS,
+        told_patience_ns: int = TOLD_PATIENCE_NS,
+        held_bytes: int = HELD_BYTES,
+    ) -> None:
+        self.link_types = list(link_types)
+        self.hurried = 0
+        self.late = 0
+        self._patience, self._told_patience = patience_ns, told_patience_ns
+        self._limit = held_bytes
+        self._queue: deque[_Waiting] = deque()
+        self._held = 0
+        # All four: insertion order is age.
+        self._hellos: dict[tuple[bytes, bytes], bytes] = {}
+        self._quic: dict[tuple[bytes, bytes, bytes], Crypto] = {}
+        self._told: dict[bytes, set[str]] = {}
+        self._given_up: dict[bytes, frozenset[str]] = {}
+        self._quic_second, self._quic_count = 0, 0
+
+    @property
+    def held_bytes(self) -> int:
+        """How much waits."""
+        return self._held
+
+    def packets(self, batch: bytes, now_ns: int) -> list[bytes]:
+        """Takes packet blocks; returns what can be written now, in order."""
+        begin = 0
+        for at, kind, source, destination, payload, end in openings(batch, tuple(self.link_types)):
+            message = batch[payload:end]
+            if kind == _CLIENT_HELLO:
+                random, needed = self._client(source, destination, message[RECORD_HEADER:])
+            elif kind == _SERVER_HELLO:
+                random, needed = self._server(source, destination, message[RECORD_HEADER:])
+            else:
+                random, needed = self._datagram(source, destination, message, now_ns)
+            if random and not needed <= self._told.get(random, _NOTHING):
+                self._hold(batch[begin:at])
+                begin = at
+                self._queue.append(_Waiting(b"", random, needed, now_ns))
+        if not self._queue:
+            return [batch] if batch else []
+        self._hold(batch[begin:])
+        return self.due(now_ns)
+
+    def secrets(self, secrets: Iterable[Secret], now_ns: int) -> list[bytes]:
+        """Takes what was told; returns what waited for it. The secrets are to be written before."""
+        for secret in secrets:
+            if not secret.client_random or not secret.label:
+                continue
+            random = secret.client_random
+            _bounded(self._told, random, set()).add(secret.label)
+            if secret.label in self._given_up.get(random, _NOTHING):
+                del self._given_up[random]
+                self.late += 1
+        return self.due(now_ns)
+
+    def due(self, now_ns: int) -> list[bytes]:
+        """What can be written by now; to be called often."""
+        queue, released = self._queue, []
+        while queue:
+            first = queue[0]
+            if first.needed and not self._ready(first, now_ns):
+                if self._held <= self._limit:
+                    break
+                self.hurried += 1
+                self._give_up(first)
+            released.append(queue.popleft().content)
+            self._held -= len(released[-1])
+        return [piece for piece in released if piece]
+
+    def close(self) -> list[bytes]:
+        """All that waits: no secret will come any more."""
+        released = [waiting.content for waiting in self._queue if waiting.content]
+        self._queue.clear()
+        self._held = 0
+        return released
+
+    def _hold(self, content: bytes) -> None:
+        # Behind the last that waits: if it has no bytes yet, it begins with these.
+        if not content:
+            return
+        self._held += len(content)
+        if self._queue and not self._queue[-1].content:
+            self._queue[-1].content = content
+        else:
+            self._queue.append(_Waiting(content))
+
+    def _ready(self, waiting: _Waiting, now_ns: int) -> bool:
+        told = self._told.get(waiting.random, _NOTHING)
+        if waiting.needed <= told:
+            return True
+        patience = self._told_patience if told else self._patience
+        if 0 <= now_ns - waiting.since_ns < patience:
+            return False
+        self._give_up(waiting)
+        return True
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        missing = waiting.needed - self._told.get(waiting.random, _NOTHING)
+        _bounded(self._given_up, waiting.random, missing)
+
+    def _client(
+        self, source: bytes, destination: bytes, message: bytes
+    ) -> tuple[bytes, frozenset[str]]:
+        random = client_random(message)
+        if random:
+            self._hellos.pop((source, destination), None)
+            _bounded(self._hellos, (source, destination), random)
+        return (random, _EARLY) if offers_early_data(message) else (b"", _EARLY)
+
+    def _server(
+        self, source: bytes, destination: bytes, message: bytes
+    ) -> tuple[bytes, frozenset[str]]:
+        hello = server_hello(message)
+        if hello is None:
+            return b"", _TRAFFIC
+        # Not forgotten: the same packet may pass at another interface.
+        random = self._hellos.get((destination, source), b"")
+        return random, _TRAFFIC if hello.tls13 else _MASTER
+
+    def _datagram(
+        self, source: bytes, destination: bytes, datagram: bytes, now_ns: int
+    ) -> tuple[bytes, frozenset[str]]:
+        random = self._hellos.get((destination, source), b"")
+        if random:
+            return random, _TRAFFIC
+        try:
+            packet = initial(datagram)
+            if packet is not None and self._may_decrypt(now_ns):
+                self._quic_hello(source, destination, datagram, packet)
+        except ProtocolError:
+            return b"", _EARLY
+        if not is_early(datagram, packet.end if packet is not None else 0):
+            return b"", _EARLY
+        return self._hellos.get((source, destination), b""), _EARLY
+
+    def _quic_hello(
+        self, source: bytes, destination: bytes, datagram: bytes, packet: Initial
+    ) -> None:
+        # Later packets of the client are addressed to an id of the server's choice, from which no
+        # keys follow: those fail at the first frame, which costs little.
+        key = source, destination, packet.destination_id
+        crypto = self._quic.pop(key, None)
+        if crypto is None:
+            crypto = Crypto(packet.version, packet.destination_id, wanted=RANDOM_END)
+        crypto.feed(datagram, packet)
+        random = client_random(crypto.begun)
+        if random:
+            self._hellos.pop((source, destination), None)
+            _bounded(self._hellos, (source, destination), random)
+        elif not crypto.begun:
+            _bounded(self._quic, key, crypto, _QUIC_HELLOS)
+
+    def _may_decrypt(self, now_ns: int) -> bool:
+        second = now_ns // _SECOND_NS
+        if second != self._quic_second:
+            self._quic_second, self._quic_count = second, 0
+        self._quic_count += 1
+        return self._quic_count <= _QUIC_PER_SECOND
+
+
+def _bounded(
+    table: dict[_Key, _Value], key: _Key, value: _Value, most: int = _REMEMBERED
+) -> _Value:
+    """What the table has for the key, else ``value``, for which the oldest may have to go."""
+    found = table.get(key)
+    if found is not None:
+        return found
+    if len(table) >= most:
+        del table[next(iter(table))]
+    table[key] = value
+    return value
