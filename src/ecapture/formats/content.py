@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from ecapture.protocols.messages import Fields, Head
 
-_LOOKED_AT: Final = 4096
+_LOOKED_AT: Final = 1024
 _CONTROLS: Final = bytes(set(range(32)) - set(b"\t\n\f\r\x1b")) + b"\x7f"
 _TYPE_LIMIT: Final = 256  # a longer Content-Type is none worth remembering
 

@@ -122,8 +122,12 @@ def resume(piece: bytes) -> Protocol | None:
 
     For pieces of a connection whose protocol is unknown; nothing is remembered between calls.
     """
+    first = piece[:1]
+    if first == b"\0":  # frames of 64 KiB and more are not looked for, here either
+        return Protocol.HTTP2 if begins_with_frames(piece) else None
+    # Methods, "HTTP" and the preface begin with a capital; most of what is unknown does not.
+    if not b"A" <= first <= b"Z":
+        return None
     if _REGISTERED.match(piece) or _REQUEST.match(piece) or _STATUS.match(piece):
         return Protocol.HTTP1
-    if piece.startswith(PREFACE) or begins_with_frames(piece):
-        return Protocol.HTTP2
-    return None
+    return Protocol.HTTP2 if piece.startswith(PREFACE) else None
