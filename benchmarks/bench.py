@@ -353,12 +353,6 @@ def _table(cases: list[Case]) -> Table:
     return table
 
 
-def _memory_directory() -> Path | None:
-    """Return a place for outputs in memory: a disk would write back during the next condition."""
-    memory = Path("/dev/shm")
-    return memory if memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30 else None
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tool", type=Path, default=HERE.parent / ".venv/bin/ecapture")
@@ -371,7 +365,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=0.0, help="calls a second; 0: no limit")
     parser.add_argument("--only", choices=["calls", "outside", "web"], action="append")
     parser.add_argument(
-        "--directory", type=Path, default=_memory_directory(), help="where outputs go (several GB)"
+        "--directory",
+        type=Path,
+        help="where outputs go (several GB); default: where temporary files go",
     )
     parser.add_argument("--json", type=Path, help="write every sample there")
     return parser.parse_args()

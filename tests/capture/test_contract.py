@@ -142,7 +142,7 @@ def test_starting_and_stopping_under_load_leaks_nothing(talking, scope):
     config = CaptureConfig(scope=Scope(pids=(talking.pid,) if scope == "process" else ()))
     talking.go()
     mine = theirs = 0
-    for cycle in range(20):
+    for cycle in range(100 if scope == "process" else 20):
         events = 0
         with Capture(config) as capture:
             for event in capture:
