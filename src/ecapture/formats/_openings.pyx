@@ -6,7 +6,7 @@ Every offset is compared with the end of the captured bytes before it is read fr
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
 cdef enum:
@@ -100,13 +100,13 @@ def openings(bytes batch not None, tuple link_types not None):
 
 cdef void look(const uint8_t *content, size_t at, size_t end, int link, Found *found) noexcept nogil:
     cdef uint32_t kind = 0
-    cdef int depth
+    cdef int _depth
     if link == ETHERNET or link == LINUX_SLL:
         at += 14 if link == ETHERNET else 16
         if at > end:
             return
         kind = u16(content + at - 2)
-        for depth in range(DEEPEST):
+        for _depth in range(DEEPEST):
             if kind != ETHERTYPE_VLAN and kind != ETHERTYPE_QINQ:
                 break
             if at + 4 > end:
@@ -131,8 +131,8 @@ cdef void look(const uint8_t *content, size_t at, size_t end, int link, Found *f
 cdef void network(const uint8_t *content, size_t at, size_t end, uint32_t protocol, Found *found) noexcept nogil:
     # Headers of the network layer, tunnels within it, and what they carry.
     cdef size_t header
-    cdef int depth
-    for depth in range(2 * DEEPEST):
+    cdef int _depth
+    for _depth in range(2 * DEEPEST):
         if protocol == PROTOCOL_IPIP:
             if at + 20 > end or content[at] >> 4 != 4:
                 return
