@@ -279,6 +279,52 @@ class Statement(msgspec.Struct, frozen=True, gc=False, tag="statement"):
     marks: tuple[str, ...] = ()
 
 
+class Interface(msgspec.Struct, frozen=True, gc=False, tag="interface"):
+    """An interface of which packets follow; every one is told of once, before its first packet.
+
+    ``number`` is what packets name it by, counted from 0 without gaps. ``link_type`` is what a
+    packet begins with (https://www.tcpdump.org/linktypes.html). Of a packet ``snap_length`` bytes
+    are kept. ``expression`` is the filter that packets passed, if there is one. ``space`` says in
+    which network namespace it is: "" if it is the capture's own.
+    """
+
+    time_ns: int
+    number: int
+    name: str
+    link_type: int
+    snap_length: int
+    expression: str = ""
+    space: str = ""
+
+
+class Packets(msgspec.Struct, frozen=True, gc=False, tag="packets"):
+    """Packets as they were drained, any number of them.
+
+    ``blocks`` are whole Enhanced Packet Blocks of a pcapng file in little-endian byte order, one
+    behind the other, which name interfaces by their ``Interface.number``. ``time_ns`` is when they
+    were drained, later than any time in them.
+    """
+
+    time_ns: int
+    blocks: bytes
+
+
+class InterfaceCounts(msgspec.Struct, frozen=True, gc=False, tag="counts"):
+    """What became of the packets of an interface from ``start_ns`` until ``time_ns``.
+
+    ``received`` passed the filter; of these ``dropped`` found no room in the kernel's buffer, all
+    others were delivered: ``cut`` of them to the snap length, ``unreadable`` without content.
+    """
+
+    time_ns: int
+    start_ns: int
+    number: int
+    received: int
+    dropped: int
+    cut: int
+    unreadable: int
+
+
 Event = (
     Plaintext
     | Secret
@@ -289,6 +335,9 @@ Event = (
     | Said
     | ConversationEnd
     | ProcessExit
+    | Interface
+    | Packets
+    | InterfaceCounts
 )
 
 
@@ -310,7 +359,7 @@ class Summary(msgspec.Struct):
 
     ``events`` and ``bytes`` are what was shown; ``lost`` counts records that were produced and not
     shown; ``events + lost`` is what happened. ``statements`` counts ``Statement`` events; what they
-    were read from is in ``events``.
+    were read from is in ``events``. ``packets`` and ``packets_dropped`` go together likewise.
     """
 
     events: int = 0
@@ -322,6 +371,8 @@ class Summary(msgspec.Struct):
     unreadable: int = 0
     statements: int = 0
     malformed: int = 0
+    packets: int = 0
+    packets_dropped: int = 0
 
     def __str__(self) -> str:
         return "summary: " + " ".join(

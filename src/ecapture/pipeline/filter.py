@@ -33,7 +33,10 @@ from ecapture.events import (
     Exchange,
     Gap,
     HttpMessage,
+    Interface,
+    InterfaceCounts,
     Negotiated,
+    Packets,
     Plaintext,
     ProcessExit,
     Said,
@@ -150,7 +153,9 @@ class Filter:
     def _container(
         self, event: Event, request: HttpMessage | None, response: HttpMessage | None
     ) -> Value:
-        return _container(event, request, response) or self._container_of(event.pid) or None
+        pid = getattr(event, "pid", None)
+        told = _container(event, request, response)
+        return told or (self._container_of(pid) if pid is not None else None) or None
 
 
 class Filtered:
@@ -178,7 +183,7 @@ class Filtered:
         out: list[Event] = []
         for event in events:
             kind = type(event)
-            if kind in (ProcessExit, Secret):
+            if kind in (ProcessExit, Secret, Interface, Packets, InterfaceCounts):
                 out.append(event)  # secrets belong to packets, which this does not choose among
             elif kind is ConversationEnd:
                 self._end(event, out)  # type: ignore[arg-type] # type() does not narrow `kind`
@@ -447,16 +452,22 @@ def _duration(event: Event, request: HttpMessage | None, response: HttpMessage |
     return max(request.time_ns, response.time_ns) - request.started_ns
 
 
+def _told(event: Event, name: str) -> Value:
+    # not every kind of event has it
+    value: Value = getattr(event, name, None)
+    return value
+
+
 def _pid(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return event.pid
+    return _told(event, "pid")
 
 
 def _uid(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return None if isinstance(event, Gap | ConversationEnd | ProcessExit) else event.uid
+    return _told(event, "uid")
 
 
 def _comm(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return event.comm
+    return _told(event, "comm")
 
 
 def _container(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
@@ -471,9 +482,7 @@ def _tls(event: Event, _request: HttpMessage | None, _response: HttpMessage | No
 
 
 def _direction(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    if isinstance(event, Exchange | Secret | Statement | ConversationEnd | ProcessExit):
-        return None
-    return event.direction
+    return _told(event, "direction")
 
 
 def _role(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:

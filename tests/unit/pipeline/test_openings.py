@@ -8,13 +8,13 @@ from ipaddress import IPv6Address
 import pytest
 from frames import CLIENT, SERVER, Stream, ipv4, udp
 
-from ecapture.formats._openings import openings
 from ecapture.formats.pcapng import (
     LinkType,
     enhanced_packet,
     interface_description,
     interface_statistics,
 )
+from ecapture.pipeline._openings import openings
 
 HELLO = b"\x16\x03\x01\x00\x50\x01\x00\x00\x4c\x03\x03" + bytes(range(70))
 ANSWER = b"\x16\x03\x03\x00\x50\x02\x00\x00\x4c\x03\x03" + bytes(range(70))
@@ -139,9 +139,10 @@ def test_interfaces_have_their_own_links_and_other_blocks_are_passed_over():
 
 
 @pytest.mark.parametrize("broken", [b"\6", bytes(12), struct.pack("<III", 6, 400, 0)])
-def test_what_is_no_block_is_refused(broken):
-    with pytest.raises(ValueError, match="no block at byte"):
-        openings(enhanced_packet(0, 1, FRAME) + broken, (1,))
+def test_it_ends_where_there_is_no_block(broken):
+    block = enhanced_packet(0, 1, FRAME)
+    assert len(openings(block + block, (1,))) == 2
+    assert len(openings(block + broken + block, (1,))) == 1
 
 
 @pytest.mark.parametrize("frame", [FRAME, V6, udp((CLIENT, 1), (SERVER, 443), INITIAL)])

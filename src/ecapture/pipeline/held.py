@@ -4,7 +4,7 @@
 A reader of pcapng uses a secret for the packets behind it, and a library tells its secrets after
 the packets that made them have passed: a client knows them only once it has the server's hello. So:
 
-1. Secrets are let through at once, ahead of whatever waits.
+1. Secrets are let through at once, ahead of whatever waits, as is everything but packets.
 2. A packet with which a server answers the beginning of a handshake (TLS ServerHello; QUIC Initial)
    waits until all secrets are told that its connection must have, and no longer than ``patience``.
    If some are told by then, the library is one of those that tell, and it may take its time:
@@ -17,22 +17,21 @@ The client random joins packets and secrets. It stands in the ClientHello, which
 its addresses until the answer comes; for QUIC it is decrypted from the first packets. Connections
 whose hello was not seen do not wait: without it, nobody can decrypt them.
 
-Invariants: every byte that is fed comes out, once, in order; time is an argument; all tables are
+Invariants: every byte that is fed comes out, once, in order; time is that of events; all tables are
 bounded, and what a stranger sends can make packets late by ``told_patience`` at most.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, TypeVar
 
 import msgspec
 
 from ecapture.errors import ProtocolError
-from ecapture.events import Secret
-from ecapture.formats._openings import openings
+from ecapture.events import Event, Interface, Packets, Secret
+from ecapture.pipeline import _openings
 from ecapture.protocols.quic_initial import Crypto, Initial, initial, is_early
 from ecapture.protocols.tls_hello import (
     RANDOM_END,
@@ -72,42 +71,41 @@ _Value = TypeVar("_Value")
 
 
 class _Waiting(msgspec.Struct):
-    """Bytes that wait, and what for. ``needed`` is empty if they only stand behind others."""
+    """Blocks that wait, and what for. ``needed`` is empty if they only stand behind others."""
 
-    content: bytes
+    blocks: bytes
     random: bytes = b""
-    needed: frozenset[str] = frozenset()
+    needed: AbstractSet[str] = frozenset()
     since_ns: int = 0
 
 
 class Held:
-    """Batches of packet blocks in, batches that can be written out.
+    """A stage: packets come out when their secrets have, everything else at once.
 
-    ``link_types`` are those of the interfaces, by number; append to it as interfaces appear.
     ``hurried`` counts answers that went before their secrets for want of room, ``late``
     connections of which a secret came after packets that it decrypts.
     """
 
     def __init__(
         self,
-        link_types: Sequence[int] = (),
         *,
         patience_ns: int = PATIENCE_NS,
         told_patience_ns: int = TOLD_PATIENCE_NS,
         held_bytes: int = HELD_BYTES,
     ) -> None:
-        self.link_types = list(link_types)
         self.hurried = 0
         self.late = 0
         self._patience, self._told_patience = patience_ns, told_patience_ns
         self._limit = held_bytes
+        self._link_types: tuple[int, ...] = ()
+        self._now = 0
         self._queue: deque[_Waiting] = deque()
         self._held = 0
         # All four: insertion order is age.
         self._hellos: dict[tuple[bytes, bytes], bytes] = {}
         self._quic: dict[tuple[bytes, bytes, bytes], Crypto] = {}
         self._told: dict[bytes, set[str]] = {}
-        self._given_up: dict[bytes, frozenset[str]] = {}
+        self._given_up: dict[bytes, AbstractSet[str]] = {}
         self._quic_second, self._quic_count = 0, 0
 
     @property
@@ -115,75 +113,96 @@ class Held:
         """How much waits."""
         return self._held
 
-    def packets(self, batch: bytes, now_ns: int) -> list[bytes]:
-        """Takes packet blocks; returns what can be written now, in order."""
-        begin = 0
-        for at, kind, source, destination, payload, end in openings(batch, tuple(self.link_types)):
+    def feed(self, events: list[Event]) -> list[Event]:
+        """See Stage."""
+        passed: list[Event] = []
+        for event in events:
+            if isinstance(event, Packets):
+                passed += self._packets(event)
+                continue
+            passed.append(event)
+            if isinstance(event, Secret):
+                self._secret(event)
+                passed += self._due(event.time_ns)
+            elif isinstance(event, Interface):
+                self._link_types += (event.link_type,)
+        return passed
+
+    def flush(self, now_ns: int) -> list[Event]:
+        """See Stage."""
+        return self._due(now_ns)
+
+    def close(self) -> list[Event]:
+        """See Stage: no secret will come any more."""
+        released = [waiting.blocks for waiting in self._queue]
+        self._queue.clear()
+        self._held = 0
+        return self._made(released)
+
+    def _packets(self, event: Packets) -> list[Event]:
+        batch, begin = event.blocks, 0
+        self._now = max(self._now, event.time_ns)
+        for at, kind, source, destination, payload, end in _openings.openings(
+            batch, self._link_types
+        ):
             message = batch[payload:end]
             if kind == _CLIENT_HELLO:
                 random, needed = self._client(source, destination, message[RECORD_HEADER:])
             elif kind == _SERVER_HELLO:
                 random, needed = self._server(source, destination, message[RECORD_HEADER:])
             else:
-                random, needed = self._datagram(source, destination, message, now_ns)
+                random, needed = self._datagram(source, destination, message)
             if random and not needed <= self._told.get(random, _NOTHING):
                 self._hold(batch[begin:at])
                 begin = at
-                self._queue.append(_Waiting(b"", random, needed, now_ns))
+                self._queue.append(_Waiting(b"", random, needed, self._now))
         if not self._queue:
-            return [batch] if batch else []
+            return [event]
         self._hold(batch[begin:])
-        return self.due(now_ns)
+        return self._due(event.time_ns)
 
-    def secrets(self, secrets: Iterable[Secret], now_ns: int) -> list[bytes]:
-        """Takes what was told; returns what waited for it. The secrets are to be written before."""
-        for secret in secrets:
-            if not secret.client_random or not secret.label:
-                continue
-            random = secret.client_random
-            _bounded(self._told, random, set()).add(secret.label)
-            if secret.label in self._given_up.get(random, _NOTHING):
-                del self._given_up[random]
-                self.late += 1
-        return self.due(now_ns)
+    def _secret(self, secret: Secret) -> None:
+        random = secret.client_random
+        if not random or not secret.label:
+            return
+        _bounded(self._told, random, set()).add(secret.label)
+        if secret.label in self._given_up.get(random, _NOTHING):
+            del self._given_up[random]
+            self.late += 1
 
-    def due(self, now_ns: int) -> list[bytes]:
-        """What can be written by now; to be called often."""
+    def _due(self, now_ns: int) -> list[Event]:
         queue, released = self._queue, []
+        self._now = max(self._now, now_ns)
         while queue:
             first = queue[0]
-            if first.needed and not self._ready(first, now_ns):
+            if first.needed and not self._ready(first):
                 if self._held <= self._limit:
                     break
                 self.hurried += 1
                 self._give_up(first)
-            released.append(queue.popleft().content)
+            released.append(queue.popleft().blocks)
             self._held -= len(released[-1])
-        return [piece for piece in released if piece]
+        return self._made(released)
 
-    def close(self) -> list[bytes]:
-        """All that waits: no secret will come any more."""
-        released = [waiting.content for waiting in self._queue if waiting.content]
-        self._queue.clear()
-        self._held = 0
-        return released
+    def _made(self, released: list[bytes]) -> list[Event]:
+        return [Packets(self._now, blocks) for blocks in released if blocks]
 
-    def _hold(self, content: bytes) -> None:
+    def _hold(self, blocks: bytes) -> None:
         # Behind the last that waits: if it has no bytes yet, it begins with these.
-        if not content:
+        if not blocks:
             return
-        self._held += len(content)
-        if self._queue and not self._queue[-1].content:
-            self._queue[-1].content = content
+        self._held += len(blocks)
+        if self._queue and not self._queue[-1].blocks:
+            self._queue[-1].blocks = blocks
         else:
-            self._queue.append(_Waiting(content))
+            self._queue.append(_Waiting(blocks))
 
-    def _ready(self, waiting: _Waiting, now_ns: int) -> bool:
+    def _ready(self, waiting: _Waiting) -> bool:
         told = self._told.get(waiting.random, _NOTHING)
         if waiting.needed <= told:
             return True
         patience = self._told_patience if told else self._patience
-        if 0 <= now_ns - waiting.since_ns < patience:
+        if self._now - waiting.since_ns < patience:
             return False
         self._give_up(waiting)
         return True
@@ -212,14 +231,14 @@ class Held:
         return random, _TRAFFIC if hello.tls13 else _MASTER
 
     def _datagram(
-        self, source: bytes, destination: bytes, datagram: bytes, now_ns: int
+        self, source: bytes, destination: bytes, datagram: bytes
     ) -> tuple[bytes, frozenset[str]]:
         random = self._hellos.get((destination, source), b"")
         if random:
             return random, _TRAFFIC
         try:
             packet = initial(datagram)
-            if packet is not None and self._may_decrypt(now_ns):
+            if packet is not None and self._may_decrypt():
                 self._quic_hello(source, destination, datagram, packet)
         except ProtocolError:
             return b"", _EARLY
@@ -244,8 +263,8 @@ class Held:
         elif not crypto.begun:
             _bounded(self._quic, key, crypto, _QUIC_HELLOS)
 
-    def _may_decrypt(self, now_ns: int) -> bool:
-        second = now_ns // _SECOND_NS
+    def _may_decrypt(self) -> bool:
+        second = self._now // _SECOND_NS
         if second != self._quic_second:
             self._quic_second, self._quic_count = second, 0
         self._quic_count += 1

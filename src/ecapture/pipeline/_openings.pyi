@@ -15,6 +15,6 @@ def openings(
     ``batch`` are whole pcapng blocks, ``link_types`` those of the interfaces by number. ``block``,
     ``payload`` and ``end`` are offsets in the batch: of the packet's block, and of what TCP or UDP
     carries. ``kind`` is 1 for a ClientHello, 2 for a ServerHello, 3 for QUIC. ``source`` and
-    ``destination`` are address and port as they stand in the packet. Raises ValueError where the
-    batch has something else than blocks.
+    ``destination`` are address and port as they stand in the packet. It ends where the batch has
+    something else than a block.
     """

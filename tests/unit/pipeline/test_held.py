@@ -11,8 +11,8 @@ from aioquic.quic.connection import QuicConnection
 from frames import CLIENT, SERVER, Stream, udp
 from tls_talk import talk
 
-from ecapture.events import Secret
-from ecapture.formats.held import PATIENCE_NS, TOLD_PATIENCE_NS, Held
+from ecapture.events import Interface, Packets, ProcessExit, Secret
+from ecapture.formats.keylog import KeyLogFormat
 from ecapture.formats.pcapng import (
     LinkType,
     decryption_secrets,
@@ -20,6 +20,7 @@ from ecapture.formats.pcapng import (
     interface_description,
     section_header,
 )
+from ecapture.pipeline.held import PATIENCE_NS, TOLD_PATIENCE_NS, Held
 
 START = 1_767_323_045_000_000_000
 RANDOM = bytes(range(32))
@@ -37,8 +38,8 @@ TRAFFIC = (
 TALKS = pytest.mark.needs("program:openssl")
 
 
-def secret(label, random=RANDOM, key=bytes(48)):
-    return Secret(1, 2, 3, 4, "curl", (2, 0x7000, 5), label, random, key)
+def secret(label, random=RANDOM, key=bytes(48), now=0):
+    return Secret(START + now, 2, 3, 4, "curl", (2, 0x7000, 5), label, random, key)
 
 
 def block(frame):
@@ -52,20 +53,26 @@ def blocks(stream, by_server, payload):
 class Trial:
     """A Held that is told the time in nanoseconds since it began, and what came out of it."""
 
-    def __init__(self, **options):
-        self.held = Held([LinkType.ETHERNET], **options)
+    def __init__(self, link_type=LinkType.ETHERNET, **options):
+        self.held = Held(**options)
+        interface = Interface(START, 0, "eth0", link_type, 262144)
+        assert self.held.feed([interface]) == [interface]
         self.given = b""
         self.written = b""
 
     def packets(self, batch, now=0):
         self.given += batch
-        return self._write(self.held.packets(batch, START + now))
+        return self._write(self.held.feed([Packets(START + now, batch)]))
 
     def secrets(self, *labels, random=RANDOM, now=0):
-        return self._write(self.held.secrets([secret(x, random) for x in labels], START + now))
+        told = [secret(label, random, now=now) for label in labels]
+        events = self.held.feed(told)
+        assert events[:1] == told[:1], "secrets come first"
+        assert [event for event in events if type(event) is Secret] == told
+        return self._write([event for event in events if type(event) is Packets])
 
     def due(self, now):
-        return self._write(self.held.due(START + now))
+        return self._write(self.held.flush(START + now))
 
     def close(self):
         out = self._write(self.held.close())
@@ -73,7 +80,8 @@ class Trial:
         assert self.held.held_bytes == 0
         return out
 
-    def _write(self, pieces):
+    def _write(self, events):
+        pieces = [event.blocks for event in events]
         assert b"" not in pieces
         written = b"".join(pieces)
         self.written += written
@@ -98,9 +106,9 @@ def greeted(stream):
 def test_without_handshakes_a_batch_passes_as_it_is(stream):
     trial = Trial()
     batch = blocks(stream, False, bytes(100)) * 3
-    [written] = trial.held.packets(batch, START)
-    assert written is batch
-    assert trial.held.packets(b"", START) == []
+    event = Packets(START, batch)
+    [written] = trial.held.feed([event])
+    assert written is event
 
 
 def test_the_answer_waits_until_all_secrets_are_told(greeted, stream):
@@ -143,10 +151,25 @@ def test_patience_ends(greeted, stream, told, patience):
     assert greeted.held.late == 1
 
 
-def test_a_clock_that_is_set_back_ends_it_as_well(greeted, stream):
+def test_an_event_that_is_older_than_the_last_does_not_turn_time_back(greeted, stream):
     answer = blocks(stream, True, SERVER_HELLO)
     greeted.packets(answer)
-    assert greeted.due(-1) == answer
+    greeted.secrets(TRAFFIC[0], now=-PATIENCE_NS)
+    assert greeted.due(-10 * PATIENCE_NS) == b""
+    assert greeted.due(TOLD_PATIENCE_NS) == answer
+
+
+def test_other_events_do_not_wait(greeted, stream):
+    greeted.packets(blocks(stream, True, SERVER_HELLO))
+    others = [ProcessExit(START, 1, "curl"), Interface(START, 1, "tun0", LinkType.RAW, 128)]
+    assert greeted.held.feed(others) == others
+
+
+def test_interfaces_are_of_their_own_kinds(greeted, stream):
+    greeted.held.feed([Interface(START, 1, "tun0", LinkType.RAW, 128)])
+    [frame] = stream.say(True, SERVER_HELLO)
+    assert greeted.packets(enhanced_packet(1, START, frame)) != b"", "that is no IP header"
+    assert greeted.packets(enhanced_packet(1, START, frame[14:])) == b""
 
 
 def test_several_connections_go_in_their_order(greeted, stream):
@@ -202,8 +225,8 @@ def test_tables_are_bounded():
     for number in range(20_000):
         random = number.to_bytes(32, "big")
         frames = Stream(number % 60_000).say(False, CLIENT_HELLO.replace(RANDOM, random))
-        trial.held.packets(b"".join(map(block, frames)), START)
-        trial.held.secrets([secret("CLIENT_RANDOM", random)], START)
+        trial.held.feed([Packets(START, b"".join(map(block, frames)))])
+        trial.held.feed([secret("CLIENT_RANDOM", random)])
     for table in (trial.held._hellos, trial.held._told):
         assert len(table) == 1 << 14
 
@@ -298,13 +321,19 @@ def test_wireshark_decrypts_what_was_told_after_the_packets(tmp_path, version):
     secrets = [secret(x, bytes.fromhex(r), bytes.fromhex(k)) for x, r, k in keys]
 
     def decrypted(patience_ns):
-        held = Held([LinkType.ETHERNET], patience_ns=patience_ns)
-        written = [section_header(), interface_description(LinkType.ETHERNET)]
+        held = Held(patience_ns=patience_ns)
+        events = held.feed([Interface(START, 0, "eth0", LinkType.ETHERNET, 262144)])
         for number, frame in enumerate(frames):
-            written += held.packets(enhanced_packet(0, START + number, frame), START + number)
-        written.append(decryption_secrets(told.keys))
-        written += held.secrets(secrets, START + 1000)
+            block = enhanced_packet(0, START + number, frame)
+            events += held.feed([Packets(START + number, block)])
+        events += held.feed(secrets)
         assert held.close() == []
+        written = [section_header(), interface_description(LinkType.ETHERNET)]
+        for event in events:
+            if type(event) is Packets:
+                written.append(event.blocks)
+            elif type(event) is Secret:
+                written.append(decryption_secrets(b"".join(KeyLogFormat().encode([event]))))
         path = tmp_path / "talk.pcapng"
         path.write_bytes(b"".join(written))
         shown = subprocess.run(

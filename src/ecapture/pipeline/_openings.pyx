@@ -74,7 +74,7 @@ def openings(bytes batch not None, tuple link_types not None):
     while at < size:
         length = native(content + at + 4) if at + 12 <= size else 0
         if length < 12 or length % 4 or length > size - at:
-            raise ValueError(f"no block at byte {at}")
+            break
         if native(content + at) == PACKET_BLOCK and length >= 32:
             number = native(content + at + 8)
             captured = native(content + at + 20)
