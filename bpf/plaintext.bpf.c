@@ -5,6 +5,7 @@
  *   int SSL_read(SSL *ssl, void *buf, int num)                           and SSL_write       (OpenSSL, BoringSSL)
  *   int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes)  and SSL_write_ex    (OpenSSL 1.1.1)
  *   ssize_t gnutls_record_recv(gnutls_session_t, void *data, size_t)     and the like
+ *   int ssl_SecureRecv(sslSocket *, unsigned char *data, int, int flags) and ssl_SecureSend  (NSS, internal)
  *
  * A row of the array "hooks" says which argument is which; the attach cookie names the row, and above it that of
  * "parameter_rows".
@@ -16,6 +17,7 @@
  * 2. Nothing is sent for a call that failed. What is sent is what the call returned.
  * 3. A library function that is built on another hooked one is not shown twice: the outer return sees that a record of
  *    this direction was made since it was entered.
+ *    Likewise a flush of what was written before (gnutls_record_uncork) covers the calls inside it.
  * 4. Every byte the call moved is in a record or in "losses", and the stream offset counts it either way.
  */
 #include <linux/bpf.h>
@@ -64,6 +66,20 @@ static __always_inline int learn_descriptor(const struct conversation_key *who, 
 	return 0;
 }
 
+#define PEEK 2 /* MSG_PEEK, and PR_MSG_PEEK in NSPR's prio.h */
+
+/* Whether a call is inside another one that covers it. Calls inside have frames below; a cover that never returned, as
+ * when its thread was killed, is one that is passed over by a call from above. */
+static __always_inline int is_covered(struct conversation *conversation, __u64 frame)
+{
+	if (!conversation->covered)
+		return 0;
+	if (frame < conversation->covered)
+		return 1;
+	conversation->covered = 0;
+	return 0;
+}
+
 static __always_inline int enter(struct pt_regs *regs, __u64 cookie)
 {
 	struct ec_settings *wanted = get_settings();
@@ -83,6 +99,8 @@ static __always_inline int enter(struct pt_regs *regs, __u64 cookie)
 		return learn_descriptor(&who, argument(regs, 1));
 	if (hook->shape == EC_SHAPE_END)
 		return end_conversation(&who, wanted, hook->flags);
+	if ((hook->flags & EC_HOOK_PEEKS) && (argument(regs, 3) & PEEK))
+		return 0;
 
 	struct call_key key = { .frame = frame_at_entry(regs), .pid = pid };
 	struct call call = {
@@ -95,6 +113,10 @@ static __always_inline int enter(struct pt_regs *regs, __u64 cookie)
 	};
 	struct conversation *conversation = get_conversation(&who, call.entered_ns);
 
+	if (conversation && is_covered(conversation, key.frame))
+		return 0;
+	if (conversation && hook->shape == EC_SHAPE_COVER)
+		conversation->covered = key.frame;
 	if (conversation && worth_seeking(conversation)) {
 		call.seeking = 1;
 		seek_tuple(&who);
@@ -125,9 +147,18 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 	hook = bpf_map_lookup_elem(&hooks, &call.hook);
 	if (!hook)
 		return 0;
+	if (hook->shape == EC_SHAPE_COVER) {
+		who.handle = call.handle;
+		conversation = get_conversation(&who, call.entered_ns);
+		if (conversation)
+			conversation->covered = 0;
+		return 0;
+	}
 	result = returned(regs);
 	if (hook->length_kind != EC_LENGTH_RETURNED64)
 		result = (__s32)result;
+	if (hook->length_kind == EC_LENGTH_ASKED)
+		result = result ? 0 : call.length;
 	if (result <= 0)
 		return 0;
 	length = result;

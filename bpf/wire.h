@@ -72,6 +72,7 @@ enum ec_length {
 	EC_LENGTH_POINTED = 1,	  /* int f(..., size_t *length): *length, if 1 is returned */
 	EC_LENGTH_RETURNED64 = 2, /* ssize_t f(...): as the first, 64 bits wide */
 	EC_LENGTH_ARGUMENT = 3,	  /* taken at entry from the argument: where return probes are unsafe */
+	EC_LENGTH_ASKED = 4,	  /* f(..., size_t length): all that was asked for, if 0 is returned */
 };
 
 /* The family of calls that a hook belongs to. */
@@ -90,6 +91,9 @@ enum ec_shape {
 	EC_SHAPE_GO_STACK_READ = 9,
 	EC_SHAPE_GO_STACK_WRITE = 10,
 	EC_SHAPE_GO_STACK_END = 11,
+	EC_SHAPE_COVER = 12,	 /* sends again what was shown: calls inside it with the same handle are not shown */
+	EC_SHAPE_NSS_SECRET = 13, /* a secret is told as a key of NSS: (handle, label, key) */
+	EC_SHAPE_NSS_VALUE = 14,  /* an object of softoken gets its bytes: (object, attribute, bytes, length) */
 };
 
 /* The labels of secrets, as key logs have them. */
@@ -109,6 +113,7 @@ enum ec_hook_flag {
 	EC_HOOK_NO_BUFFER = 1 << 0, /* sendfile: only the length can be told */
 	EC_HOOK_WIDE = 1 << 1,	    /* the length argument is 64 bits wide (size_t), else int */
 	EC_HOOK_KEEPS = 1 << 2,	    /* an end after which the handle goes on, with its descriptor: SSL_clear */
+	EC_HOOK_PEEKS = 1 << 3,	    /* the fourth argument has flags; a call with MSG_PEEK only looks */
 };
 
 struct ec_hook {

@@ -28,6 +28,7 @@ struct conversation {
 	__u64 generation;
 	__u64 offset[2];    /* bytes so far, by direction */
 	__u64 emitted_ns[2]; /* when the last record of a direction was made */
+	__u64 covered;	    /* frame of a running call that sends again what was shown; else 0 */
 	struct ec_tuple_value tuple;
 	__s32 fd;
 	__u32 fruitless; /* calls without a socket call inside, while there was no tuple */

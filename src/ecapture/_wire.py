@@ -56,6 +56,7 @@ class HookFlag(IntFlag):
     NO_BUFFER = 1
     WIDE = 2
     KEEPS = 4
+    PEEKS = 8
 
 
 class Kind(IntEnum):
@@ -89,6 +90,7 @@ class Length(IntEnum):
     POINTED = 1
     RETURNED64 = 2
     ARGUMENT = 3
+    ASKED = 4
 
 
 class Shape(IntEnum):
@@ -106,6 +108,9 @@ class Shape(IntEnum):
     GO_STACK_READ = 9
     GO_STACK_WRITE = 10
     GO_STACK_END = 11
+    COVER = 12
+    NSS_SECRET = 13
+    NSS_VALUE = 14
 
 
 class TupleSource(IntEnum):

@@ -12,6 +12,8 @@ import msgspec
 from ecapture._wire import HOOK, Direction, HookFlag, Length, Shape
 
 _NO_FLAGS = HookFlag(0)
+NOWHERE = 7
+"""As ``Hook.buffer``: no such argument. The kernel programs take the address 0 for it."""
 
 
 class Hook(msgspec.Struct, frozen=True):
@@ -52,13 +54,16 @@ def read(
     length: int = 2,
     pointed: bool = False,
     wide: bool = False,
+    peeks: bool = False,
 ) -> Hook:
     """A call that fills a buffer and returns an int, how much.
 
     ``pointed``: it returns 1, and argument ``length`` points at the count (the _ex calls).
     ``wide``: it returns the count as ssize_t.
+    ``peeks``: argument 3 has flags, and what is read with MSG_PEEK will be read again.
     """
     kind, flags = _length(pointed=pointed, wide=wide)
+    flags |= HookFlag.PEEKS if peeks else _NO_FLAGS
     return Hook(symbol, Shape.PLAINTEXT, Direction.READ, 0, buffer, length, kind, flags)
 
 
@@ -79,6 +84,26 @@ def _length(*, pointed: bool, wide: bool) -> tuple[Length, HookFlag]:
     if pointed:
         return Length.POINTED, HookFlag.WIDE
     return (Length.RETURNED64, HookFlag.WIDE) if wide else (Length.RETURNED, _NO_FLAGS)
+
+
+def write_whole(symbol: str) -> Hook:
+    """A call (handle, buffer, size_t length) that takes all of the buffer if it returns 0."""
+    return Hook(symbol, Shape.PLAINTEXT, Direction.WRITE, 0, 1, 2, Length.ASKED, HookFlag.WIDE)
+
+
+def unreadable(symbol: str) -> Hook:
+    """ssize_t f(handle, ...) that returns how much was read, but leaves it where we cannot look.
+
+    Its bytes are counted as unreadable.
+    """
+    return Hook(
+        symbol, Shape.PLAINTEXT, Direction.READ, 0, NOWHERE, 0, Length.RETURNED64, HookFlag.WIDE
+    )
+
+
+def cover(symbol: str) -> Hook:
+    """f(handle, ...) that sends, by functions that are hooked, what was shown before."""
+    return Hook(symbol, Shape.COVER)
 
 
 def send_file(symbol: str) -> Hook:

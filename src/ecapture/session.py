@@ -125,7 +125,7 @@ class Capture:
         # What moves bytes first: kernels without attach cookies tell only so many apart.
         hooks.sort(key=lambda hook: hook.shape is not Shape.PLAINTEXT)
         if config.keys:
-            hooks += key_hooks()
+            hooks += key_hooks([kind for probe in chosen for kind in probe.kinds])
         self._programs = Programs(config, hooks)
         self.metadata = Metadata(
             clock.wall_offset_ns(),

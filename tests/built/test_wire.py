@@ -13,7 +13,7 @@ from bpf_object import SHIPPED, programs, shipped
 from ecapture._wire import PLAIN_SLOTS, Shape
 from ecapture.kernel import families
 from ecapture.kernel.families import FAMILIES, host_programs, objects
-from ecapture.kernel.keys import KEPT, LOG, MASTER
+from ecapture.kernel.keys import KEPT, LOG, MASTER, NSS_LOG, NSS_VALUE
 from ecapture.probes import probes
 
 CHECKOUT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_every_program_is_reachable_from_some_plan(path, monkeypatch):
 
 def test_every_object_is_loaded_for_something():
     shapes_used = {hook.shape for probe in probes().values() for hook in probe.hooks}
-    shapes_used |= {hook.shape for hook in (LOG, MASTER, KEPT)}
+    shapes_used |= {hook.shape for hook in (LOG, MASTER, KEPT, NSS_LOG, NSS_VALUE)}
     loaded = {*objects(shapes_used)}
     assert {path.name.split(".")[0] for path in shipped()} == loaded
 

@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ecapture.binary import golang
+from ecapture.binary import golang, nss
 from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.errors import NotExecutable, TargetError
 
@@ -35,6 +35,7 @@ Kind = Literal[
     "libressl",
     "gnutls",
     "nss",
+    "softoken",
     "go",
     "rustls",
     "mbedtls",
@@ -42,10 +43,10 @@ Kind = Literal[
     "unknown",
 ]
 Linkage = Literal["shared", "executable", "static-hidden"]
-How = Literal["dynsym", "symtab", "gopclntab", "content"]
+How = Literal["dynsym", "symtab", "gopclntab", "fingerprint", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 5
+RULES = 6
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 
@@ -117,6 +118,7 @@ _FAMILIES = (
             "gnutls_record_send_file",
             "gnutls_record_send_range",
             "gnutls_record_send_early_data",
+            "gnutls_record_uncork",
             "gnutls_transport_set_int2",
             "gnutls_transport_set_ptr",
             "gnutls_transport_set_ptr2",
@@ -124,15 +126,8 @@ _FAMILIES = (
             "gnutls_deinit",
         ),
     ),
-    _Family(
-        "nss",
-        (("PR_Read",), ("PR_Write",)),
-        ("PR_Read", "PR_Write", "PR_Recv", "PR_Send", "PR_Writev", "PR_Close"),
-    ),
-    _Family(
-        "nss", (("SSL_ImportFD",), ("SSL_ForceHandshake",)), ("SSL_ImportFD", "SSL_ForceHandshake")
-    ),
-    _Family("nss", (("NSC_GetFunctionList",), ("FC_GetFunctionList",)), ()),
+    _Family("nss", (("SSL_ImportFD",), ("SSL_ForceHandshake",)), ()),
+    _Family("softoken", (("NSC_GetFunctionList",), ("FC_GetFunctionList",)), ()),
     _Family(
         "mbedtls",
         (("mbedtls_ssl_read",), ("mbedtls_ssl_write",)),
@@ -145,6 +140,12 @@ _FAMILIES = (
     ),
 )
 _OPENSSL = _FAMILIES[0]
+_INTERNAL: dict[Kind, Callable[[ElfFile], nss.Found]] = {
+    "nss": nss.tls_layer,
+    "softoken": nss.value_setter,
+}
+KEYS_ONLY = frozenset({"softoken"})
+"""Kinds that are no TLS implementations, but keep the keys of one."""
 
 # Functions that BoringSSL (include/openssl/ssl.h) has and OpenSSL and LibreSSL have not, and one
 # that is LibreSSL's alone (lib/libssl/Symbols.list).
@@ -153,7 +154,6 @@ _LIBRESSL_ONLY = ("SSL_CTX_use_certificate_chain_mem",)
 
 # Why a kind cannot be shown even where its functions have names. A kind without a row can be.
 _REASONS: dict[Kind, str] = {
-    "nss": "there is no probe for NSS",
     "rustls": "rustls is compiled into the program, and has no functions with stable names",
     "mbedtls": "there is no probe for Mbed TLS",
     "wolfssl": "there is no probe for wolfSSL",
@@ -224,6 +224,8 @@ def _named(
             except NotExecutable:
                 continue
     kind = family.kind
+    if kind in _INTERNAL:
+        return _by_fingerprint(elf, kind)
     if family is _OPENSSL:
         if any(name.startswith("libgnutls.so") for name in elf.needed):
             # libgnutls-openssl: OpenSSL's names, but the objects and the work are GnuTLS's
@@ -235,6 +237,16 @@ def _named(
     ):
         reason = "its functions are not in a part of the file that is code"
     return _library(elf, kind, how, functions, _version(elf, kind, neighbour), reason=reason)
+
+
+def _by_fingerprint(elf: ElfFile, kind: Kind) -> Library:
+    # What it exports says what it is, but the functions of interest have no names.
+    found = _INTERNAL[kind](elf)
+    functions = {
+        name: elf.file_offset(address, executable=True) for name, address in found.functions.items()
+    }
+    version = _version_text(elf, "nss")
+    return _library(elf, kind, "fingerprint", functions, version, reason=found.reason)
 
 
 def _library(

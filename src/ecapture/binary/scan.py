@@ -27,7 +27,7 @@ from ecapture.binary.loader import loader_cache
 from ecapture.binary.process import MappedFile, all_pids, mapped_files
 from ecapture.errors import NotExecutable, PermissionMissing, TargetError, TargetNotFound
 
-_LIBRARIES = ("libssl", "libgnutls", "libnspr4")
+_LIBRARIES = ("libssl", "libgnutls", "libsoftokn3")
 _MAX_NAMES = 8  # how many mappings of a file are tried before it counts as gone
 
 

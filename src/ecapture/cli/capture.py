@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -83,6 +85,50 @@ def gnutls(context: click.Context, /, **given: Any) -> None:
 def gotls(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of programs written in Go. See `ecapture tls --help` for the rest."""
     context.exit(capture(("gotls",), given, context.obj))
+
+
+@click.command()
+@capture_options
+@click.option(
+    "--nspr",
+    "libraries",
+    multiple=True,
+    metavar="FILE",
+    help="Observe only this libssl3, or the one beside this libnspr4. Repeatable.",
+)
+@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.pass_context
+def nss(context: click.Context, /, **given: Any) -> None:
+    """Show the plaintext of programs that use NSS: Firefox, Thunderbird and others.
+
+    Only what passes through TLS is shown, not the files and bare sockets that NSPR's functions
+    serve as well. See `ecapture tls --help` for the rest.
+    """
+    given["libraries"] = nss_files(given["libraries"], keys=key_log(given) is not None)
+    context.exit(capture(("nss",), given, context.obj))
+
+
+def nss_files(named: Sequence[str], *, keys: bool) -> tuple[str, ...]:
+    """The files to hook for those that were named. NSPR's library stands for the TLS layer beside.
+
+    For ``keys`` the softoken beside is one of them. Raises UsageError if there is no TLS layer.
+    """
+    files: list[str] = []
+    for path in map(Path, named):
+        layer = path
+        if path.name.startswith("libnspr4."):
+            layer = path.with_name("libssl3.so")
+            if not layer.exists():
+                raise UsageError(
+                    option="--nspr",
+                    problem=f"there is no libssl3.so beside {path}, and NSPR itself has no TLS",
+                    hint="name the libssl3.so of the program; `ecapture targets` shows it",
+                )
+        files.append(str(layer))
+        softoken = path.with_name("libsoftokn3.so")
+        if keys and softoken.exists():
+            files.append(str(softoken))
+    return tuple(dict.fromkeys(files))
 
 
 @click.command(name="all")

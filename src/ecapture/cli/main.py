@@ -35,6 +35,11 @@ _COMMANDS = {
         "gnutls",
         "Show the plaintext of programs that use GnuTLS.",
     ),
+    "nss": (
+        "ecapture.cli.capture",
+        "nss",
+        "Show the plaintext of programs that use NSS, such as Firefox.",
+    ),
     "all": (
         "ecapture.cli.capture",
         "everything",
@@ -56,7 +61,7 @@ _COMMANDS = {
         "Show a recording made with -m record. Needs no root.",
     ),
 }
-_ALIASES = {"gnu": "gnutls", "openssl": "tls", "tlsgo": "gotls"}
+_ALIASES = {"gnu": "gnutls", "nspr": "nss", "openssl": "tls", "tlsgo": "gotls"}
 # Options without a value, for finding the subcommand behind options that stand before it.
 _SWITCHES = {
     *("--hex", "--raw", "--brief", "--follow", "--json", "--redact"),

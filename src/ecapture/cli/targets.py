@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from ecapture.binary.cache import Cache
+from ecapture.binary.library import KEYS_ONLY
 from ecapture.binary.process import Process, processes
 from ecapture.binary.scan import Found, Skipped, scan
 from ecapture.cli.console import say
@@ -63,6 +64,8 @@ def examine(pids: tuple[int, ...] = ()) -> tuple[list[Target], list[Skipped]]:
     listed: list[Target] = []
     with Cache.of_user() as cache:
         for found in scan(cache, pids or None, skipped):
+            if found.library.kind in KEYS_ONLY:
+                continue
             listed += [
                 _target(found, named.get(pid), by_kind)
                 for pid in found.pids or (0,)

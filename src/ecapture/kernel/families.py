@@ -40,6 +40,7 @@ FAMILIES = {
     ),
     Shape.DESCRIPTOR: Family("plaintext", "call_enter"),
     Shape.END: Family("plaintext", "call_enter"),
+    Shape.COVER: Family("plaintext", "call_enter", "call_leave", "call_leave_bounded"),
     Shape.GO_READ: Family("gotls", "go_read_enter", "go_return", "go_return_bounded", sites=True),
     Shape.GO_WRITE: Family("gotls", "go_write_enter", "go_return", "go_return_bounded", sites=True),
     Shape.GO_END: Family("gotls", "go_end"),
@@ -61,6 +62,8 @@ FAMILIES = {
     Shape.SECRET: Family("secrets", "secret_log", by_file=True),
     Shape.MASTER: Family("secrets", "master_enter", "master_leave", by_file=True),
     Shape.KEPT: Family("secrets", "secrets_kept", by_file=True),
+    Shape.NSS_SECRET: Family("nss", "nss_log", by_file=True),
+    Shape.NSS_VALUE: Family("nss", "nss_value", by_file=True),
 }
 
 

@@ -4,7 +4,8 @@
 1. The log function, which its library calls with every secret (OpenSSL since 1.1.1, BoringSSL).
 2. OpenSSL 1.0.2 and 1.1.0 have none: there the function that makes master secrets is hooked, and
    calls that read and write, because a resumed session makes no new master secret.
-3. Those calls are hooked as well in files that are in use already, for the connections that are
+3. NSS hands its log function keys that only softoken knows the bytes of: both libraries are hooked.
+4. Those calls are hooked as well in files that are in use already, for the connections that are
    older than the hooks. Once for each connection is read what its object keeps.
 
 Invariants: a probe is planted only where the bytes are those that were seen when the place was
@@ -17,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Container
 
 from ecapture._wire import (
     CHAIN,
@@ -31,6 +33,7 @@ from ecapture._wire import (
 from ecapture.binary.cache import identity
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import Library
+from ecapture.binary.nss import VALUE_SETTER
 from ecapture.binary.secrets.locate import locate
 from ecapture.binary.secrets.negotiated import negotiated
 from ecapture.binary.secrets.remembered import Located, SitesCache
@@ -45,6 +48,8 @@ _log = logging.getLogger(__name__)
 LOG = Hook("(log function)", Shape.SECRET)
 MASTER = Hook("tls1_generate_master_secret", Shape.MASTER)
 KEPT = Hook("(any call)", Shape.KEPT)
+NSS_LOG = Hook("(log function of NSS)", Shape.NSS_SECRET)
+NSS_VALUE = Hook("(softoken)", Shape.NSS_VALUE)
 
 _CALLS = ("SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex")
 _QUICK_BYTES = 16 << 20
@@ -54,9 +59,13 @@ _LONGEST_CHAIN = 4
 _FINISHED, _FINISHED_1_0 = 1, 3
 
 
-def key_hooks() -> tuple[Hook, ...]:
-    """All that this kernel can hook for keys. Without attach cookies only the log function."""
-    return (LOG, MASTER, KEPT) if feature("attach_cookie") else (LOG,)
+def key_hooks(kinds: Container[str] = ()) -> tuple[Hook, ...]:
+    """All that this kernel can hook for the keys of these kinds of libraries (``binary.library``).
+
+    Without attach cookies only the log functions.
+    """
+    nss = (NSS_LOG, NSS_VALUE) if "nss" in kinds else ()
+    return (LOG, MASTER, KEPT, *nss) if feature("attach_cookie") else (LOG, *nss)
 
 
 class Keys:
@@ -80,6 +89,8 @@ class Keys:
 
         Raises NotExecutable if the file contradicts itself, TargetNotFound if it is gone.
         """
+        if library.kind == "softoken":
+            return self._values(path, name, library)
         with ElfFile(path) as elf:
             key = identity(elf.status)
             found = self._located(elf)
@@ -87,9 +98,6 @@ class Keys:
                 self._say(key, "%s: its keys cannot be read: %s", name, found.reason)
                 return []
             sites = found.sites
-            if sites.library is Owner.NSS:
-                self._say(key, "%s: its keys cannot be read: %s", name, "; ".join(sites.notes))
-                return []
             if any(not _unchanged(elf, site) for site in (sites.log, sites.master)):
                 self._say(key, "%s: its keys cannot be read: it is not the file it was", name)
                 return []
@@ -107,6 +115,14 @@ class Keys:
             for shape, offset in wanted
             if shape in self._hook_rows
         ]
+
+    def _values(self, path: str, name: str, library: Library) -> list[Place]:
+        # One program serves all files of this kind.
+        offset = library.functions.get(VALUE_SETTER)
+        if offset is None:
+            self._say(path, "%s: the keys of NSS cannot be read: %s", name, library.reason)
+            return []
+        return [Place(self._hook_rows[Shape.NSS_VALUE], offset, file_row=0)]
 
     def save(self) -> None:
         """Keeps what was learned for later runs."""
@@ -151,7 +167,8 @@ class Keys:
     ) -> list[tuple[Shape, int]]:
         wanted = []
         if sites.log is not None:
-            wanted.append((Shape.SECRET, sites.log.offset))
+            shape = Shape.NSS_SECRET if sites.library is Owner.NSS else Shape.SECRET
+            wanted.append((shape, sites.log.offset))
         if sites.master is not None:
             wanted.append((Shape.MASTER, sites.master.offset))
         if sites.log is None and Shape.KEPT not in self._hook_rows:

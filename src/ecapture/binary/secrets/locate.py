@@ -181,7 +181,7 @@ class _Search:
 
     def _chains(self, library: Library, log: Site, calls: list[Vote]) -> dict[str, Chain]:
         if library is Library.NSS:
-            return self._nss_chains()
+            return self._nss_chains(log)
         if library is Library.GNUTLS:
             return self._gnutls_chains()
         chains = walks.accessor_chains(self._evaluator, self._symbols)
@@ -291,9 +291,12 @@ class _Search:
                     self._notes.append(f"{name} does not tell where it finds what it returns")
         return chains
 
-    def _nss_chains(self) -> dict[str, Chain]:
+    def _nss_chains(self, log: Site) -> dict[str, Chain]:
         self._notes.append("the log function is handed keys by name: their bytes are in softoken")
         found = nss.client_random(self._image, self._functions, self._evaluator)
+        printed = walks.logged_random(self._evaluator.trace(log.address, _SHORT))
+        if found is None and len(printed) == 1:
+            found = printed[0]  # built with a key log
         if found is None:
             self._notes.append("no walk to the client random")
             return {}
