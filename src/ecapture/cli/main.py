@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import click
 
+from ecapture.cli import extcap
 from ecapture.cli.console import complain
 from ecapture.errors import ECaptureError
 
@@ -155,6 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         at = given.index("--")
         own, command = given[:at], given[at + 1 :]
     try:
+        if extcap.is_asked(own):
+            chosen = extcap.capture_words(own)
+            if chosen is None:
+                sys.exit(0)
+            own = chosen
         code = cli.main(_ordered(own), prog_name="ecapture", standalone_mode=False, obj=command)
     except click.exceptions.Exit as ended:
         code = ended.exit_code

@@ -40,7 +40,7 @@ def test_data_on_standard_output_and_the_summary_on_standard_error(saved):
     assert summary.startswith(
         f"summary: events=2 bytes={len(TOKEN) + 4} flows=1 lost=1 truncated=0"
     )
-    assert summary.endswith("malformed=1")
+    assert "malformed=1" in summary.split()
 
 
 def test_the_debug_log_contains_nothing_of_the_payload(saved):
