@@ -136,6 +136,10 @@ class Writer:
             raise BenchmarkError("the writer failed")
         return json.loads(out)
 
+    def wait(self) -> None:
+        """Wait for the end, however long it takes."""
+        self._process.communicate()
+
     def kill(self) -> None:
         """End it, whatever it does."""
         self._process.kill()
