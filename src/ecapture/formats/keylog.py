@@ -12,7 +12,6 @@ format, has no line.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 from ecapture.events import Event, Secret
@@ -42,6 +41,10 @@ class KeyLogFormat:
     """Events to lines. ``remembered``: how many of the latest lines are not written again."""
 
     def __init__(self, *, remembered: int = _REMEMBERED) -> None:
+        # Imported late: it loads libcrypto, which few captures need and this process else has not.
+        from hashlib import blake2b  # noqa: PLC0415
+
+        self._digest = blake2b
         self._limit = remembered
         # Insertion order is age. Digests, so that secrets are not kept longer than needed.
         self._written: dict[bytes, None] = {}
@@ -54,7 +57,7 @@ class KeyLogFormat:
         if not event.secret or not event.client_random or event.label not in LABELS:
             return []
         line = f"{event.label} {event.client_random.hex()} {event.secret.hex()}\n".encode()
-        known = hashlib.blake2b(line, digest_size=16).digest()
+        known = self._digest(line, digest_size=16).digest()
         if known in self._written:
             return []
         if len(self._written) >= self._limit:

@@ -35,7 +35,6 @@ from ecapture.events import (
     Secret,
 )
 from ecapture.protocols.cipher_suites import cipher_name, version_name
-from ecapture.protocols.key_schedule import logged_secrets
 
 NO_CONNECTION = {
     TupleSource.NONE: "no descriptor known and no socket call seen inside a TLS call yet",
@@ -165,6 +164,9 @@ class Decoder:
         )
 
     def _schedule(self, batch: bytes, at: int) -> list[Event]:
+        # Imported late: hashing loads libcrypto.
+        from ecapture.protocols.key_schedule import logged_secrets  # noqa: PLC0415
+
         # fmt: off
         (time_ns, _size, _kind, flags, pid, tid, uid, _cpu, comm, handle, generation,
          random, kept, exporter) = SCHEDULE.unpack_from(batch, at)

@@ -22,6 +22,7 @@ import msgspec
 from ecapture.kernel import _native
 
 BTF = Path("/sys/kernel/btf/vmlinux")
+_BTF_BLOCK = 1 << 18
 _PMU = Path("/sys/bus/event_source/devices")
 _KPROBE_PROGRAM = 2  # BPF_PROG_TYPE_KPROBE
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
@@ -134,19 +135,25 @@ def _btf() -> tuple[Answer, str]:
     return Answer.NO, f"{BTF} is not there"
 
 
-@cache
-def _btf_image() -> bytes:
+def _btf_names(text: bytes) -> bool:
+    # Block by block: some megabytes that would stay with us for one answer.
+    rest = b""
     try:
-        return BTF.read_bytes()
+        with BTF.open("rb", buffering=0) as file:
+            while block := file.read(_BTF_BLOCK):
+                if text in rest + block:
+                    return True
+                rest = block[-len(text) :]
     except OSError:
-        return b""
+        return False
+    return False
 
 
 def _typed_tracepoint(name: str) -> Callable[[], tuple[Answer, str]]:
     def ask() -> tuple[Answer, str]:
         if not feature("btf"):
             return Answer.NO, "no type information (BTF)"
-        if b"\0btf_trace_" + name.encode() + b"\0" in _btf_image():
+        if _btf_names(b"\0btf_trace_" + name.encode() + b"\0"):
             return Answer.YES, ""
         return Answer.NO, "the kernel's types do not name it"
 

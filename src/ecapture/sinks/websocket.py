@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -20,6 +19,8 @@ from ecapture.sinks.forward import CONNECT_SECONDS, Forwarder, unconfirmed_bytes
 from ecapture.sinks.writer import QUEUE_BYTES
 
 if TYPE_CHECKING:
+    import ssl
+
     from websockets.sync.client import ClientConnection
 
 _CLOSE_SECONDS: Final = 1.0

@@ -22,7 +22,7 @@ from ecapture.sinks.regular import FLOOD_BYTES, RegularFile
 
 _What = TypeVar("_What")
 
-QUEUE_BYTES = 8 << 20
+QUEUE_BYTES = 16 << 20
 # Pieces that are small on average are joined, which is cheaper than handing each to the kernel;
 # large ones are handed over as they are, which saves copying them.
 _JOIN_BELOW = 2048
