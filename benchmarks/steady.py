@@ -5,7 +5,8 @@
 
 Two runs, one line each: many small writes at a steady rate, watched for some minutes; and one
 response of some gigabytes on one connection, with its parser at work. Memory is resident memory,
-looked at every half second; "settled" is the median of the first tenth, "end" that of the last.
+looked at every half second; "settled" is the median of the first tenth, "middle" and "end" are
+those of the tenths in the middle and at the end.
 """
 
 from __future__ import annotations
@@ -44,11 +45,13 @@ class Memory(threading.Thread):
         self._over.set()
         self.join()
         tenth = max(len(self.seen) // 10, 1)
-        settled, last = (statistics.median(self.seen[a:b]) for a, b in ((0, tenth), (-tenth, None)))
-        return (
-            f"settled {settled:.1f} MB, end {last:.1f} MB, most {max(self.seen):.1f} MB"
-            f" ({len(self.seen)} looks)"
-        )
+        starts = {"settled": 0, "middle": (len(self.seen) - tenth) // 2, "end": -tenth}
+        medians = {
+            name: statistics.median(self.seen[at : at + tenth or None])
+            for name, at in starts.items()
+        }
+        told = ", ".join(f"{name} {median:.1f} MB" for name, median in medians.items())
+        return f"{told}, most {max(self.seen):.1f} MB ({len(self.seen)} looks)"
 
 
 def _watch(tool: Path, output: Path, *words: str) -> tuple[Watcher, Memory]:

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A format joined to a sink: what is written, and what a recording keeps beside the records."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
+from exchanges import exchange, request, response
 from records import exited, plaintext, plaintext_record
 
 from ecapture.errors import SinkError, UsageError
 from ecapture.events import Losses
 from ecapture.formats.text import TextFormat
 from ecapture.kernel.recording import Metadata, RecordingReader
-from ecapture.outputs import FormatOutput, RecordOutput, open_writer
+from ecapture.outputs import FormatOutput, HarOutput, RecordOutput, open_writer
+from ecapture.sinks.destination import FileDestination, parse
+from ecapture.sinks.rotation import Rotation
 
 
 def read(path):
@@ -32,6 +37,35 @@ def test_a_format_writes_events_and_nothing_else(tmp_path):
     assert path.read_bytes() == b"".join(
         TextFormat().encode([plaintext(b"one"), plaintext(b"two")])
     )
+
+
+def archive(path):
+    with Path(path).open() as file:
+        return [entry["request"]["url"] for entry in json.load(file)["log"]["entries"]]
+
+
+def test_an_archive_is_whole_after_every_write(tmp_path):
+    path = tmp_path / "archive"
+    output = HarOutput(FileDestination(str(path)), lambda _pid: "")
+    output.opening(Metadata(0))
+    for number in (1, 2):
+        output.records(b"rubbish")
+        asked = request(target=f"/{number}")
+        output.events([plaintext(b"no exchange"), exchange(asked, response())])
+        output._writer.flush()
+        assert len(archive(path)) == number
+    output.events([])
+    output.close(Losses())
+    assert [url.rpartition("/")[2] for url in archive(path)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "destination", ["tcp://127.0.0.1:1", "ws://127.0.0.1:1/", "file.har with rotation"]
+)
+def test_an_archive_is_one_document(destination):
+    rotation = Rotation(size=1 << 20) if destination.startswith("file") else Rotation()
+    with pytest.raises(UsageError, match="one document"):
+        HarOutput(parse(destination, rotate=rotation), lambda _pid: "")
 
 
 def test_a_recording_is_what_was_drained_and_the_last_losses(tmp_path):

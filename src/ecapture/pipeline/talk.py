@@ -57,8 +57,16 @@ EARLY_NS: Final = 50_000_000
 by some turns of the scheduler."""
 _MAXIMUM_EARLY: Final = 64
 _NO_ROOM: Final = "too much content is waiting, the rest of it is not kept"
+_SWITCHING: Final = 101
+_UPGRADED: Final = 1
+"""The stream that answers the request that asked for the upgrade to h2c (RFC 7540, 3.2)."""
 _TO_SERVER: Final = Direction.TO_SERVER
 _TO_CLIENT: Final = Direction.TO_CLIENT
+
+
+def _upgrades(head: Head) -> bool:
+    """Whether the answer is yet to come: in HTTP/2, on the stream that stands for the request."""
+    return head.status == _SWITCHING and head.get("upgrade").strip().lower() == "h2c"
 
 
 class Allowance:
@@ -263,7 +271,7 @@ class Talk:
                 pair = self._again(key, pair)
             pair.asked = _Part(head)
             self._heard = True
-        elif not head.informational:
+        elif not (head.informational or _upgrades(head)):
             if pair.response is not None:
                 pair = self._again(key, pair)
             pair.answered = _Part(head)
@@ -438,6 +446,9 @@ class Talk:
     def _switched(self, switched: Switched) -> None:
         if switched.protocol == "h2c" and self._http1 is not None:
             self._http1 = None
+            pair = self._pairs.pop(-switched.exchange, None)
+            if pair is not None:
+                self._pairs[_UPGRADED] = pair
             self._http2 = Http2Connection(
                 client=WRITE if self._client_writes else READ, upgraded=True, content=self._limits
             )

@@ -499,11 +499,30 @@ def test_an_upgrade_to_h2c_goes_on_as_http2():
     two.answer(1, b"first")
     two.ask(3, path="/second")
     two.answer(3, b"second")
-    found = ends.of(Exchange)
-    assert found[0].response.head.status == 101
-    assert [e.response.body for e in found[1:]] == [b"first", b"second"]
-    assert found[2].request.head.target == "/second"
+    first, second = ends.of(Exchange)
+    assert (first.request.head.target, first.response.body) == ("/up", b"first")
+    assert [head.status for head in first.informational] == [101]
+    assert (second.request.head.target, second.response.body) == ("/second", b"second")
     assert not ends.said(Note)
+
+
+def test_a_refused_upgrade_to_h2c_is_answered_in_http1():
+    ends = Ends()
+    ends.asks(get(b"/up", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"))
+    ends.answers(ok(b"as before"))
+    (exchange,) = ends.of(Exchange)
+    assert (exchange.request.head.target, exchange.response.body) == ("/up", b"as before")
+
+
+def test_an_upgrade_to_h2c_that_ends_at_once_has_its_request_and_what_was_said():
+    ends = Ends()
+    ends.asks(get(b"/up", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"))
+    ends.answers(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    ends.end()
+    (exchange,) = ends.of(Exchange)
+    assert exchange.request.head.target == "/up"
+    assert exchange.response is None
+    assert [head.status for head in exchange.informational] == [101]
 
 
 def test_content_codings_are_undone_in_messages():
