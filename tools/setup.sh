@@ -7,7 +7,11 @@ what=${1:-build}
 
 packages="clang gcc libbpf-dev libelf-dev zlib1g-dev linux-libc-dev pkg-config python3-dev python3-venv openssl curl"
 if [ "$what" = test ]; then
-	packages="$packages libssl-dev nginx-light nghttp2-client wrk binutils util-linux iproute2 tmux tshark wget libnss3 libgnutls28-dev"
+	packages="$packages libssl-dev nginx-light nghttp2-client wrk binutils util-linux iproute2 tmux tshark wget libnss3 libnss3-tools libgnutls28-dev gnutls-bin"
+	# what not every release has
+	id=$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")
+	case "$id" in debian*) packages="$packages firefox-esr" ;; esac
+	case "$id" in "debian 12") packages="$packages libcurl3-nss" ;; esac
 	command -v node >/dev/null || packages="$packages nodejs"
 	command -v npm >/dev/null || packages="$packages npm"
 	if [ -x .venv/bin/python ]; then

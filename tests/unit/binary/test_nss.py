@@ -6,6 +6,7 @@ The real ones are stripped; that what is found in them is right is for tests/cap
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from pathlib import Path
 
@@ -190,6 +191,6 @@ def test_few_calls_are_no_evidence(compile_c) -> None:
 
 @pytest.mark.parametrize("name", ["libcrypto.so.3", "libgnutls.so.30", "libnspr4.so", "libnss3.so"])
 def test_finds_nothing_elsewhere(name) -> None:
-    with ElfFile(f"/usr/lib/x86_64-linux-gnu/{name}") as elf:
+    with ElfFile(f"/usr/lib/{platform.machine()}-linux-gnu/{name}") as elf:
         assert tls_layer(elf).functions == {}
         assert value_setter(elf).functions == {}

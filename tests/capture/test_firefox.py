@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Firefox, headless, against a server on loopback, in a network namespace that has nothing else."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import CAPTURES, Captured, joined, wait_until
+from keyed import TLS_1_3, labels, read_keys
+from servers import running
+
+from ecapture.kernel.feature import feature
+
+pytestmark = [
+    CAPTURES,
+    pytest.mark.needs("program:firefox-esr", "program:certutil", "program:openssl", "program:ip"),
+]
+if platform.freedesktop_os_release().get("ID") == "ubuntu":
+    pytestmark.append(pytest.mark.skip(reason="Ubuntu has Firefox as a snap only"))
+DEADLINE = 120.0  # seconds; it writes a profile first
+
+# Answers every request; what went over each connection is written to PORT.in and PORT.out.
+_SERVER = """
+import pathlib, socket, ssl, sys, threading
+certificate, key, keys, folder, page = sys.argv[1:]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate, key)
+context.keylog_filename = keys
+def serve(raw, port):
+    came, went = b"", b""
+    with context.wrap_socket(raw, server_side=True) as connection:
+        while part := connection.recv(65536):
+            came += part
+            while came.count(b"\\r\\n\\r\\n") > went.count(b"Content-Length"):
+                size = len(page) if b"GET /page " in came else 0
+                answer = f"HTTP/1.1 200 OK\\r\\nContent-Type: text/html\\r\\nContent-Length: {size}"
+                answer = (answer + "\\r\\n\\r\\n" + page * (size > 0)).encode()
+                connection.sendall(answer)
+                went += answer
+            pathlib.Path(folder, f"{port}.in").write_bytes(came)
+            pathlib.Path(folder, f"{port}.out").write_bytes(went)
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    raw, (_, port) = listener.accept()
+    threading.Thread(target=serve, args=(raw, port), daemon=True).start()
+"""
+
+_PREFERENCES = """
+user_pref("browser.aboutwelcome.enabled", false);
+user_pref("browser.shell.checkDefaultBrowser", false);
+user_pref("datareporting.policy.dataSubmissionEnabled", false);
+user_pref("network.trr.mode", 5);
+"""
+
+
+@pytest.fixture
+def namespace(tmp_path: Path) -> Iterator[str]:
+    """A network namespace with a loopback interface and nothing else."""
+    name = f"ecapture-{tmp_path.parent.name[-8:]}-{tmp_path.name[-8:]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def make_profile(folder: Path) -> tuple[Path, Path, Path]:
+    """A profile that trusts a new authority, and a certificate and key by it."""
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    (folder / "leaf.cnf").write_text("subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")
+    (folder / "profile").mkdir()
+    (folder / "profile" / "user.js").write_text(_PREFERENCES)
+    database = ("-d", "sql:profile")
+    for words in (
+        (
+            *("openssl", "req", "-x509", *new, "-days", "2", "-subj", "/CN=authority"),
+            *("-addext", "basicConstraints=critical,CA:TRUE"),
+            *("-keyout", "authority.key", "-out", "authority.pem"),
+        ),
+        ("openssl", "req", *new, "-subj", "/CN=localhost", "-keyout", "key", "-out", "asked.pem"),
+        (
+            *("openssl", "x509", "-req", "-in", "asked.pem", "-out", "leaf.pem", "-days", "2"),
+            *("-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial"),
+            *("-extfile", "leaf.cnf"),
+        ),
+        ("certutil", "-N", *database, "--empty-password"),
+        ("certutil", "-A", "-n", "authority", "-t", "C,,", "-i", "authority.pem", *database),
+    ):
+        subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return folder / "profile", folder / "leaf.pem", folder / "key"
+
+
+def test_firefox(namespace, tmp_path):
+    """Every byte of every connection, its ends, and the keys that its server wrote."""
+    profile, certificate, key = make_profile(tmp_path)
+    ours, theirs = tmp_path / "ours.log", tmp_path / "theirs.log"
+    seen, inside = tmp_path / "seen", ("ip", "netns", "exec", namespace)
+    seen.mkdir()
+    page = "<html><body>" + "seen in firefox " * 5000 + "</body></html>"
+    server = (sys.executable, "-c", _SERVER, certificate, key, theirs, seen, page)
+    with (
+        running(*inside, *server) as serving,
+        Captured(tmp_path, "-k", ours, probe="nss") as run,
+    ):
+        port = serving.stdout.readline().strip()
+        words = [*inside, "firefox-esr", "--headless", "--no-remote", "--profile", profile]
+        words += ["--screenshot", tmp_path / "page.png", f"https://localhost:{port}/page"]
+        with running(*words, env=os.environ | {"HOME": str(tmp_path)}) as firefox:
+            firefox.communicate(timeout=DEADLINE)
+            assert firefox.returncode == 0
+        wait_until(lambda: len(read_keys(ours)) >= len(TLS_1_3), "keys")
+        run.finish()
+    events = [e for e in run.shown() if port in f"{e.source} {e.destination}"]
+    assert {e.pid for e in events} == {firefox.pid}
+    came = {path.stem: path.read_bytes() for path in seen.glob("*.in")}
+    assert any(content.startswith(b"GET /page HTTP/1.1\r\n") for content in came.values())
+    assert len(came) == run.summary["flows"]
+    if feature("tp_btf:sock_send_length") or feature("kprobe"):
+        for number, content in came.items():
+            local, went = f"127.0.0.1:{number}", (seen / f"{number}.out").read_bytes()
+            assert joined(run.shown(direction="write", source=local)) == content
+            assert joined(run.shown(direction="read", destination=local)) == went
+    # it opens connections that it never uses, and may end while it does
+    assert set(read_keys(ours)) <= set(read_keys(theirs))
+    of_connection = defaultdict(list)
+    for line in read_keys(ours):
+        of_connection[line.split()[1]].append(line)
+    complete = [lines for lines in of_connection.values() if labels(lines) == TLS_1_3]
+    assert len(complete) >= len(came)
+    assert run.summary["lost"] == run.summary["unreadable"] == 0
