@@ -34,6 +34,7 @@ pytestmark = [
     CAPTURES,
     pytest.mark.needs("program:openssl", "program:tstclnt", "program:selfserv", "program:certutil"),
 ]
+LIBRARIES = Path(f"/usr/lib/{platform.machine()}-linux-gnu")
 VERSIONS = {"1.2": ["CLIENT_RANDOM"], "1.3": TLS_1_3}
 TUPLES = bool(feature("tp_btf:sock_send_length")) or bool(feature("kprobe"))
 
@@ -324,7 +325,7 @@ def test_targets_tell_how_it_was_found():
 
 
 def test_the_library_of_nspr_stands_for_the_one_beside_it(tmp_path, certificate):
-    library = f"/usr/lib/{platform.machine()}-linux-gnu/libnspr4.so"
+    library = LIBRARIES / "libnspr4.so"
     ours, theirs = tmp_path / "ours.log", tmp_path / "theirs.log"
     with (
         key_server(certificate, theirs) as (server, _said),
@@ -337,7 +338,7 @@ def test_the_library_of_nspr_stands_for_the_one_beside_it(tmp_path, certificate)
     assert [e.payload for e in run.shown()] == [b"something\n", b"gnihtemos\n"]
     assert set(read_keys(ours)) == set(read_keys(theirs))
     alone = tmp_path / "libnspr4.so"
-    alone.write_bytes(Path(library).read_bytes())
+    alone.write_bytes(library.read_bytes())
     done = run_ecapture("nss", "--nspr", alone)
     assert done.returncode == 2
     assert b"no libssl3.so beside" in done.stderr
