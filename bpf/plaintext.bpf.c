@@ -224,6 +224,18 @@ int call_leave_bounded(struct pt_regs *regs)
 	return leave(regs, LOOP_BOUNDED);
 }
 
+/* SSL *SSL_new(SSL_CTX *ctx): where the function that ends objects is not known, the one that makes them tells. */
+SEC("uretprobe")
+int call_begin(struct pt_regs *regs)
+{
+	struct conversation_key who = { .handle = returned(regs), .pid = bpf_get_current_pid_tgid() >> 32 };
+	struct ec_settings *wanted = get_settings();
+
+	if (!wanted || !who.handle || !is_target(wanted, who.pid))
+		return 0;
+	return end_conversation(&who, wanted, 0);
+}
+
 /* Where a return probe would kill the program (seccomp on unfixed 6.11 to 6.13): writes only, at entry, marked. */
 SEC("uprobe")
 int call_assume(struct pt_regs *regs)

@@ -94,6 +94,7 @@ enum ec_shape {
 	EC_SHAPE_COVER = 12,	 /* sends again what was shown: calls inside it with the same handle are not shown */
 	EC_SHAPE_NSS_SECRET = 13, /* a secret is told as a key of NSS: (handle, label, key) */
 	EC_SHAPE_NSS_VALUE = 14,  /* an object of softoken gets its bytes: (object, attribute, bytes, length) */
+	EC_SHAPE_BEGIN = 15,	 /* what is returned is a new handle: an earlier conversation of it has ended */
 };
 
 /* The labels of secrets, as key logs have them. */

@@ -111,6 +111,7 @@ class Shape(IntEnum):
     COVER = 12
     NSS_SECRET = 13
     NSS_VALUE = 14
+    BEGIN = 15
 
 
 class TupleSource(IntEnum):

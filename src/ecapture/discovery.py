@@ -6,9 +6,10 @@ inode). From then on the kernel tells of every executable mapping (PERF_RECORD_M
 hooked the moment any process maps it, in any container. A thread of its own does that, because
 looking into a file takes milliseconds and the ring must be drained meanwhile.
 
-Where keys pass by takes up to two seconds to find in a large program. Such files are looked into by
-another thread, one after the other, so that all others are hooked first; only those that were named
-by hand, and those of a command that is about to start, are waited for.
+Where keys pass by, and where plaintext does in a program without names, takes up to two seconds to
+find in a large program. Such files are looked into by another thread, one after the other, so that
+all others are hooked first; only those that were named by hand, and those of a command that is
+about to start, are waited for.
 
 With a list of processes and no descendants to follow, probes are placed in those processes only,
 and all others pay nothing. Else they are placed for everybody and the kernel programs filter.
@@ -33,6 +34,7 @@ import msgspec
 
 from ecapture.binary import loader, process
 from ecapture.binary.cache import Cache
+from ecapture.binary.calls.locate import CallsCache, Completion, is_open
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import Library, identify
 from ecapture.binary.scan import Found, pinned, scan, scan_files
@@ -59,7 +61,7 @@ _Key = tuple[int, int, int, bool]
 
 
 class _Slow(NamedTuple):
-    # A file that is held open until there is time to look for its keys.
+    # A file that is held open until there is time to look into its code.
     fd: int
     name: str
     library: Library
@@ -86,6 +88,7 @@ class Discovery:
         self._thread: threading.Thread | None = None
         self._returns = not _return_probes_kill()
         self._keys = Keys(programs, SitesCache.of_user()) if config.keys else None
+        self._completion = Completion(CallsCache.of_user())
         self._slow: queue.SimpleQueue[_Slow | None] = queue.SimpleQueue()
         self._slow_thread: threading.Thread | None = None
 
@@ -104,9 +107,8 @@ class Discovery:
             self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
             self._thread = threading.Thread(target=self._run, name="discovery", daemon=True)
             self._thread.start()
-        if self._keys is not None:
-            self._slow_thread = threading.Thread(target=self._run_slow, name="keys", daemon=True)
-            self._slow_thread.start()
+        self._slow_thread = threading.Thread(target=self._run_slow, name="slow files", daemon=True)
+        self._slow_thread.start()
 
     def describe(self) -> str:
         """What is attached, for people."""
@@ -139,6 +141,7 @@ class Discovery:
             self._slow_thread = None
         if self._keys is not None:
             self._keys.save()
+        self._completion.save()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -164,6 +167,8 @@ class Discovery:
                     path=path, reason=f"is built for {elf.machine}, this is {platform.machine()}"
                 )
             library = identify(elf)
+        if library is not None and self._chosen_kind(library):
+            library = self._completion.of(path, library)
         kinds = ", ".join(kind for probe in self._chosen for kind in probe.kinds)
         if library is None or not (self._places(library) or self._has_keys(library)):
             required = " and ".join(name for probe in self._chosen for name in probe.required)
@@ -208,11 +213,11 @@ class Discovery:
                 key = (found.device, found.inode, pid, False)
                 with self._refusals_logged(key, found.name), pinned(found) as path:
                     self._attach(path, found.name, found.library, key)
-        if self._has_keys(found.library) and pids:
+        if self._needs_reading(found.library) and pids:
             keys = tuple((found.device, found.inode, pid, True) for pid in pids)
             older = bool(found.pids)
             with self._refusals_logged(keys[0], found.name), pinned(found) as path:
-                self._find_keys(path, found.name, found.library, keys, older=older, wait=wait)
+                self._read(path, found.name, found.library, keys, older=older, wait=wait)
 
     def _places(self, library: Library) -> list[Place]:
         if not self._chosen_kind(library):
@@ -221,6 +226,8 @@ class Discovery:
         for row, hook in enumerate(self._programs.hooks):
             entry = library.functions.get(hook.symbol)
             if entry is None or hook.convention not in ("", library.convention):
+                continue
+            if library.through.get(hook.symbol) in library.functions:
                 continue
             beside = library.functions.get(hook.beside)
             # Returns first: a call entered in between is then lost whole, not half remembered.
@@ -235,9 +242,15 @@ class Discovery:
     def _has_keys(self, library: Library) -> bool:
         return self._keys is not None and self._chosen_kind(library)
 
-    # --- keys ---
+    # --- what is found by reading code: nameless functions, and keys ---
 
-    def _find_keys(
+    def _is_open(self, library: Library) -> bool:
+        return self._config.plaintext and self._chosen_kind(library) and is_open(library)
+
+    def _needs_reading(self, library: Library) -> bool:
+        return self._is_open(library) or self._has_keys(library)
+
+    def _read(
         self,
         path: str,
         name: str,
@@ -247,27 +260,46 @@ class Discovery:
         older: bool,
         wait: bool,
     ) -> None:
-        """Hooks the file for its keys, later if that takes long and nobody waits."""
-        if self._keys is None or all(key in self._attached for key in keys):
+        """Hooks what reading the file's code finds, later if that takes long and nobody waits."""
+        plain = () if not self._is_open(library) else tuple((*key[:3], False) for key in keys)
+        wanted = (*plain, *(keys if self._has_keys(library) else ()))
+        if all(key in self._attached for key in wanted):
             return
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise TargetNotFound(looked_for=name, looked_in="the file system") from error
-        if not wait and not self._keys.quick(os.fstat(fd)):
+        if not wait and not self._quick(os.fstat(fd), library):
             self._slow.put(_Slow(fd, name, library, keys, older))
             return
         try:
-            self._attach_keys(f"/proc/self/fd/{fd}", name, library, keys, older=older)
+            self._attach_read(f"/proc/self/fd/{fd}", name, library, keys, older=older)
         finally:
             os.close(fd)
+
+    def _quick(self, status: os.stat_result, library: Library) -> bool:
+        if self._has_keys(library) and self._keys is not None and not self._keys.quick(status):
+            return False
+        return not self._is_open(library) or self._completion.quick(status, library)
+
+    def _attach_read(
+        self, path: str, name: str, library: Library, keys: Sequence[_Key], *, older: bool
+    ) -> None:
+        if self._is_open(library):
+            library = self._completion.of(path, library)
+            if not library.visible:
+                _log.info("%s is not shown: %s", name, library.reason)
+            for key in keys:
+                self._attach(path, name, library, (*key[:3], False))
+        if self._has_keys(library):
+            self._attach_keys(path, name, library, keys, older=older)
 
     def _run_slow(self) -> None:
         while (file := self._slow.get()) is not None:
             try:
                 if not self._closed.is_set():
                     with self._refusals_logged(file.keys[0], file.name):
-                        self._attach_keys(
+                        self._attach_read(
                             f"/proc/self/fd/{file.fd}",
                             file.name,
                             file.library,
@@ -401,18 +433,16 @@ class Discovery:
         known.add(key)
         key_of_keys = (*key[:3], True)
         if key in self._attached and (self._keys is None or key_of_keys in self._attached):
-            return
+            return  # hooked at start
         try:
             with _held(place, status) as held:
                 library = _identified(held, status, cache)
                 if library is not None and self._places(library):
                     with self._refusals_logged(key, path):
                         self._attach(held, path, library, key)
-                if library is not None and self._has_keys(library):
+                if library is not None and self._needs_reading(library):
                     with self._refusals_logged(key_of_keys, path):
-                        self._find_keys(
-                            held, path, library, (key_of_keys,), older=False, wait=False
-                        )
+                        self._read(held, path, library, (key_of_keys,), older=False, wait=False)
         except TargetNotFound:
             known.discard(key)  # the next to map it will be asked again
             raise

@@ -121,3 +121,8 @@ def descriptor(symbol: str) -> Hook:
 def end(symbol: str, *, keeps_handle: bool = False) -> Hook:
     """f(handle) that ends a conversation; ``keeps_handle``: the handle goes on with the next."""
     return Hook(symbol, Shape.END, flags=HookFlag.KEEPS if keeps_handle else _NO_FLAGS)
+
+
+def begin(symbol: str) -> Hook:
+    """A call that returns a new handle, so that an earlier one of its value has ended."""
+    return Hook(symbol, Shape.BEGIN)

@@ -16,16 +16,18 @@ this very file; ``reason`` is empty exactly if ``visible``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from ecapture.binary import golang, nss
+from ecapture.binary.calls.inner import inner_functions
 from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.errors import NotExecutable, TargetError
 
@@ -43,10 +45,10 @@ Kind = Literal[
     "unknown",
 ]
 Linkage = Literal["shared", "executable", "static-hidden"]
-How = Literal["dynsym", "symtab", "gopclntab", "fingerprint", "content"]
+How = Literal["dynsym", "symtab", "gopclntab", "label", "fingerprint", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 6
+RULES = 7
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 
@@ -60,6 +62,9 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``convention`` says how the functions are called where that is not the platform's way
     (``binary.golang``); ``returns`` has the file offsets of the return instructions of functions
     whose returns must be probed there.
+
+    ``through`` says of functions which other one all their calls pass through, so that one probe
+    serves both. ``evidence`` says of functions that nothing names why they are held for them.
     """
 
     kind: Kind
@@ -74,6 +79,8 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     functions: dict[str, int] = {}
     convention: str = ""
     returns: dict[str, tuple[int, ...]] = {}
+    through: dict[str, str] = {}
+    evidence: dict[str, str] = {}
 
 
 class _Family(NamedTuple):
@@ -159,7 +166,9 @@ _REASONS: dict[Kind, str] = {
     "wolfssl": "there is no probe for wolfSSL",
     "unknown": "has TLS 1.3 code of no library known here",
 }
-_NAMELESS = "linked statically and stripped: its functions have no names"
+NAMELESS = "linked statically and stripped: its functions have no names"
+
+_HANDED_ON = "named functions hand object and buffer to it; starts there by frame-table"
 
 _CERTIFICATE_VERIFY = b"TLS 1.3, client CertificateVerify"
 _CIPHER_DESCRIPTION = b" Kx=%-8s Au=%-"
@@ -216,13 +225,10 @@ def _named(
     symbols: dict[str, Symbol | None],
     neighbour: Neighbour,
 ) -> Library:
-    functions = {}
-    for name, symbol in symbols.items():
-        if symbol is not None:
-            try:
-                functions[name] = elf.file_offset(symbol.address, executable=True)
-            except NotExecutable:
-                continue
+    named = {name: symbol.address for name, symbol in symbols.items() if symbol is not None}
+    functions = _offsets(elf, named)
+    inner: dict[str, int] = {}
+    through: dict[str, str] = {}
     kind = family.kind
     if kind in _INTERNAL:
         return _by_fingerprint(elf, kind)
@@ -231,12 +237,26 @@ def _named(
             # libgnutls-openssl: OpenSSL's names, but the objects and the work are GnuTLS's
             return _library(elf, "gnutls", how, {}, "", reason="only translates calls to GnuTLS")
         kind = _descendant(elf, how)
+        if kind == "openssl" and elf.machine == platform.machine():
+            inner, through = inner_functions(elf, {n: named[n] for n in functions})
+            functions |= _offsets(elf, inner)
     reason = ""
     if family.functions and not all(
         any(name in functions for name in names) for names in family.anchors
     ):
         reason = "its functions are not in a part of the file that is code"
-    return _library(elf, kind, how, functions, _version(elf, kind, neighbour), reason=reason)
+    found = _library(elf, kind, how, functions, _version(elf, kind, neighbour), reason=reason)
+    evidence = dict.fromkeys(_offsets(elf, inner), _HANDED_ON)
+    return msgspec.structs.replace(found, through=through, evidence=evidence) if inner else found
+
+
+def _offsets(elf: ElfFile, named: Mapping[str, int]) -> dict[str, int]:
+    # Where in the file functions are, less those that are not in a part of it that is code.
+    functions = {}
+    for name, address in named.items():
+        with contextlib.suppress(NotExecutable):
+            functions[name] = elf.file_offset(address, executable=True)
+    return functions
 
 
 def _by_fingerprint(elf: ElfFile, kind: Kind) -> Library:
@@ -260,7 +280,7 @@ def _library(
 ) -> Library:
     reason = reason or _REASONS.get(kind, "")
     if how == "content":
-        reason = reason or _NAMELESS
+        reason = reason or NAMELESS
     program = bool(elf.interpreter) or elf.type == "executable"
     linkage: Linkage = "executable" if program else "shared"
     if how == "content" or (how == "symtab" and not program):

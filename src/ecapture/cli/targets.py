@@ -9,10 +9,12 @@ import click
 import msgspec
 
 from ecapture.binary.cache import Cache
-from ecapture.binary.library import KEYS_ONLY
+from ecapture.binary.calls.locate import CallsCache, Completion
+from ecapture.binary.library import KEYS_ONLY, Library
 from ecapture.binary.process import Process, processes
-from ecapture.binary.scan import Found, Skipped, scan
+from ecapture.binary.scan import Found, Skipped, pinned, scan
 from ecapture.cli.console import say
+from ecapture.errors import PermissionMissing, TargetError
 from ecapture.probes import probes
 
 
@@ -33,6 +35,7 @@ class Target(msgspec.Struct, frozen=True):
     probe: str
     build_id: str
     functions: list[str]
+    evidence: dict[str, str] = {}
 
 
 @click.command()
@@ -62,21 +65,33 @@ def examine(pids: tuple[int, ...] = ()) -> tuple[list[Target], list[Skipped]]:
     by_kind = {kind: probe.name for probe in probes().values() for kind in probe.kinds}
     named = {process.pid: process for process in processes(pids or None)}
     listed: list[Target] = []
+    completion = Completion(CallsCache.of_user())
     with Cache.of_user() as cache:
         for found in scan(cache, pids or None, skipped):
             if found.library.kind in KEYS_ONLY:
                 continue
+            library = _completed(completion, found)
             listed += [
-                _target(found, named.get(pid), by_kind)
+                _target(found, library, named.get(pid), by_kind)
                 for pid in found.pids or (0,)
                 if pid == 0 or pid in named
             ]
+    completion.save()
     listed.sort(key=lambda target: (target.pid == 0, target.pid, target.file))
     return listed, skipped
 
 
-def _target(found: Found, process: Process | None, by_kind: dict[str, str]) -> Target:
-    library = found.library
+def _completed(completion: Completion, found: Found) -> Library:
+    try:
+        with pinned(found) as path:
+            return completion.of(path, found.library)
+    except (TargetError, PermissionMissing):  # gone by now, or another file
+        return found.library
+
+
+def _target(
+    found: Found, library: Library, process: Process | None, by_kind: dict[str, str]
+) -> Target:
     return Target(
         pid=process.pid if process else 0,
         comm=process.comm if process else "",
@@ -92,6 +107,7 @@ def _target(found: Found, process: Process | None, by_kind: dict[str, str]) -> T
         probe=by_kind.get(library.kind, ""),
         build_id=library.build_id,
         functions=sorted(library.functions),
+        evidence=library.evidence,
     )
 
 

@@ -52,6 +52,7 @@ NSS_LOG = Hook("(log function of NSS)", Shape.NSS_SECRET)
 NSS_VALUE = Hook("(softoken)", Shape.NSS_VALUE)
 
 _CALLS = ("SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex")
+_INNER_CALLS = ("ssl_read_internal", "ssl_write_internal", "ssl_write_internal+flags")
 _QUICK_BYTES = 16 << 20
 _PAGE = 4096
 _LONGEST_CHAIN = 4
@@ -181,8 +182,7 @@ class Keys:
         if older or sites.log is None:
             reason = _why_not_kept(sites, library, old=old)
             if not reason:
-                offsets = [library.functions.get(call) for call in _CALLS]
-                wanted += [(Shape.KEPT, offset) for offset in offsets if offset is not None]
+                wanted += [(Shape.KEPT, offset) for offset in _any_calls(library)]
             elif older:
                 _log.info("%s: keys of connections that exist are not read: %s", name, reason)
         return wanted
@@ -219,9 +219,15 @@ def _why_not_kept(sites: SecretSites, library: Library, *, old: bool) -> str:
         missing.append("master_key")
     if missing:
         return f"no walk to {', '.join(missing)}"
-    if not any(call in library.functions for call in _CALLS):
-        return "its functions have no names"
-    return ""
+    return "" if _any_calls(library) else "its functions have no names"
+
+
+def _any_calls(library: Library) -> list[int]:
+    """Where calls with an object pass: by exported functions, else by those that they share."""
+    for names in (_CALLS, _INNER_CALLS):
+        if found := [library.functions[name] for name in names if name in library.functions]:
+            return found
+    return []
 
 
 def secret_row(sites: SecretSites, *, old: bool = False) -> bytes:

@@ -5,12 +5,15 @@
 the count through its last argument; CPython and newer curl call only that pair. ``SSL_peek`` is
 left alone on purpose: what is peeked at is read later and would be shown twice. The early-data
 calls are built on the ``_ex`` pair in some releases; the kernel program shows such a call once.
-The first eight hooks are all that kernels without attach cookies can tell apart.
+
+OpenSSL's calls meet in an internal function, which ``BIO_f_ssl`` calls as well. ``binary.calls``
+finds it; where all calls of an exported function pass through it, only the internal one is hooked.
+In files that were stripped the same module finds what they have of all these.
 """
 
 from __future__ import annotations
 
-from ecapture.plan import descriptor, end, read, send_file, write
+from ecapture.plan import begin, descriptor, end, read, send_file, write
 from ecapture.probes.spec import ProbeSpec
 
 PROBE = ProbeSpec(
@@ -28,6 +31,11 @@ PROBE = ProbeSpec(
         # SSL_write_ex(..., size_t *written)
         read("SSL_read_ex", length=3, pointed=True),
         write("SSL_write_ex", length=3, pointed=True),
+        # int ssl_read_internal(SSL *s, void *buf, size_t num, size_t *readbytes), since 1.1.1
+        read("ssl_read_internal", length=3, pointed=True),
+        write("ssl_write_internal", length=3, pointed=True),
+        # int ssl_write_internal(..., size_t num, uint64_t flags, size_t *written), since 3.3
+        write("ssl_write_internal+flags", length=4, pointed=True),
         # int SSL_read_early_data(SSL *s, void *buf, size_t num, size_t *readbytes), and for writing
         read("SSL_read_early_data", length=3, pointed=True),
         write("SSL_write_early_data", length=3, pointed=True),
@@ -40,5 +48,7 @@ PROBE = ProbeSpec(
         # void SSL_free(SSL *ssl), int SSL_clear(SSL *ssl)
         end("SSL_free"),
         end("SSL_clear", keeps_handle=True),
+        # SSL *SSL_new(SSL_CTX *ctx), hooked in files where SSL_free was not found
+        begin("SSL_new"),
     ),
 )

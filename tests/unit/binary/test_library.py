@@ -81,7 +81,11 @@ def test_knows_the_system_openssl() -> None:
     assert library.soname == "libssl.so.3"
     assert library.machine == platform.machine()
     truth = nm_offsets(path, "-D")
-    assert library.functions == {name: truth[name] for name in library.functions}
+    exported = {name: at for name, at in library.functions.items() if "internal" not in name}
+    assert exported == {name: truth[name] for name in exported}
+    assert set(library.through) == {"SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"}
+    assert set(library.through.values()) == set(library.functions) - set(exported)
+    assert set(library.evidence) == set(library.functions) - set(exported)
     assert {"SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex", "SSL_set_fd", "SSL_free"} <= (
         set(library.functions)
     )

@@ -113,10 +113,15 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many paths and steps (instructions) an evaluation may take."""
+    """How many paths and steps (instructions) an evaluation may take.
+
+    With ``doubt`` nothing is assumed of pointers: where one is compared with NULL both ways are
+    followed, so that what a function does when something is missing is seen as well.
+    """
 
     paths: int = 200
     steps: int = 3000
+    doubt: bool = False
 
 
 @dataclass(slots=True)
@@ -180,7 +185,7 @@ class Evaluator:
         seen, pending = {start}, [start]
         while pending and len(seen) < _MAX_NODES:
             address = pending.pop()
-            for following in _successors(self._image, address):
+            for following in successors(self._image, address):
                 before.setdefault(following, []).append(address)
                 if following not in seen:
                     seen.add(following)
@@ -194,7 +199,8 @@ class Evaluator:
         return useful
 
 
-def _successors(image: Image, address: int) -> Iterator[int]:
+def successors(image: Image, address: int) -> Iterator[int]:
+    """Yield where control may go from an instruction, within its function."""
     instruction = image.instruction(address)
     for operation in instruction.operations:
         if isinstance(operation, Return | Stop):
@@ -325,7 +331,8 @@ class _Walk:
         left, right = state.flags
         if isinstance(left, int) and isinstance(right, int):
             return left & _MASK == right & _MASK
-        if isinstance(left, Pointer) and right == 0 and left.root != _STACK:
+        assumed = isinstance(left, Pointer) and left.root != _STACK and not self._limits.doubt
+        if assumed and right == 0:
             return False
         if (
             isinstance(left, Scalar)

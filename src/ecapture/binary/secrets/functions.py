@@ -16,7 +16,7 @@ import struct
 from typing import Final
 
 from ecapture.binary.secrets.image import Image
-from ecapture.binary.secrets.operations import Call, Jump, Load, Return, Stop
+from ecapture.binary.secrets.operations import Call, Jump, Load, Return, Set, Stop
 
 _PT_GNU_EH_FRAME: Final = 0x6474E550  # the program header that names the table
 _HEADER: Final = struct.Struct("<4BiI")
@@ -121,14 +121,19 @@ def is_stub(image: Image, address: int) -> bool:
     """Tell whether code here only jumps through memory: an entry of the procedure linkage table.
 
     A program that reads key logs compares against the same labels by an imported ``strcmp``; the
-    stub of that import is not a function of this file.
+    stub of that import is not a function of this file. A stub finds its place in memory by itself:
+    a function that jumps through its argument is none.
     """
-    loaded = False
+    loaded, constants = False, {-1}
     for _ in range(_STUB_INSTRUCTIONS):
         instruction = image.instruction(address)
         for operation in instruction.operations:
             if isinstance(operation, Load):
+                if operation.memory.base not in constants:
+                    return False
                 loaded = True
+            elif isinstance(operation, Set):
+                constants.add(operation.target)
             elif isinstance(operation, Jump):
                 return operation.target is None and loaded
             elif isinstance(operation, Call | Return | Stop):

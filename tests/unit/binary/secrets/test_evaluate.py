@@ -202,3 +202,20 @@ def test_limits_end_a_maze(assemble):
 def test_an_endless_loop_ends(assemble):
     trace = assemble(f="1: inc %eax\njmp 1b").trace("f")
     assert not trace.results
+
+
+def test_with_doubt_pointers_may_be_missing(assemble):
+    body = """
+    mov 0x8(%rdi), %rax
+    test %rax, %rax
+    je 1f
+    ret
+    1: mov $1, %edi
+    call g
+    ret
+    """
+    code = assemble(f=body, g="ret")
+    address = code.address("f")
+    assert not code.evaluator.trace(address).calls
+    doubted = code.evaluator.trace(address, Limits(doubt=True))
+    assert [call.arguments[0] for call in doubted.calls] == [1]

@@ -29,17 +29,19 @@ def test_stubs_jump_through_memory(assemble):
         stub="jmp *0x1000(%rip)",
         marked="endbr64\nbnd jmp *0x1000(%rip)",
         table="jmp *%rax",
+        method="mov 8(%rdi), %rax\njmp *0x38(%rax)",
         plain="mov 8(%rdi), %rax\nret",
         calls="mov 8(%rdi), %rax\ncall *%rax\nret",
     )
     answers = {
         name: is_stub(code.image, code.address(name))
-        for name in ("stub", "marked", "table", "plain", "calls")
+        for name in ("stub", "marked", "table", "method", "plain", "calls")
     }
     assert answers == {
         "stub": True,
         "marked": True,
         "table": False,
+        "method": False,
         "plain": False,
         "calls": False,
     }

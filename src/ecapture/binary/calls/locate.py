@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where plaintext passes in a file that has OpenSSL or BoringSSL in it and no names for it.
+
+The answer is a completed judgement about the file: functions with their offsets, how they were
+found ("label": they name themselves; "fingerprint": by what they report), and for each the signs
+that agreed. Reading and writing must both be found, else the file stays invisible, with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from ecapture.binary.cache import Remembered, identity
+from ecapture.binary.calls import boringssl, openssl
+from ecapture.binary.calls.reports import Reporter, find_reporters
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.library import NAMELESS, RULES, Kind, Library
+from ecapture.binary.secrets.functions import is_stub
+from ecapture.binary.secrets.image import Image
+
+_READING: Final = ("SSL_read", "ssl_read_internal")
+_WRITING: Final = ("SSL_write", "ssl_write_internal", "ssl_write_internal+flags")
+_RULES: Final[dict[Kind, tuple[str, Callable[[Mapping[int, Reporter]], openssl.Recognised]]]] = {
+    "openssl": (openssl.SOURCE, openssl.recognise),
+    "boringssl": (boringssl.SOURCE, boringssl.recognise),
+}
+_MACHINES: Final = ("x86_64", "aarch64")
+_QUICK_BYTES: Final = 16 << 20
+
+
+class CallsCache(Remembered[Library]):
+    """Completed judgements, by file."""
+
+    file_name = "calls.json"
+    rules = 100 * RULES + 1
+    judgement = Library
+
+
+class Completion:
+    """Completes judgements, once for each file. Thread-safe; ``save`` keeps them for later runs."""
+
+    def __init__(self, cache: CallsCache) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+
+    def quick(self, status: os.stat_result, library: Library) -> bool:
+        """Whether ``of`` will answer in some hundredths of a second."""
+        if not is_open(library):
+            return True
+        with self._lock:
+            return status.st_size <= _QUICK_BYTES or self._cache.lookup(status)[0]
+
+    def of(self, path: str, library: Library) -> Library:
+        """The judgement about the file that ``path`` leads to, completed if it was open.
+
+        Raises:
+            NotExecutable: the file contradicts itself.
+            TargetNotFound: it is gone.
+            PermissionMissing: it may not be read.
+        """
+        if not is_open(library):
+            return library
+        with ElfFile(path) as elf:
+            with self._lock:
+                _known, found = self._cache.lookup(elf.status)
+            if found is None:
+                found = complete(elf, library)
+                after = os.fstat(elf.fileno())
+                if identity(after) == identity(elf.status):
+                    with self._lock:
+                        self._cache.remember(after, found)
+        return found
+
+    def save(self) -> None:
+        """Keep what was learned for later runs."""
+        with self._lock:
+            self._cache.save()
+
+
+def is_open(library: Library) -> bool:
+    """Tell whether a judgement can be completed by reading the file's code."""
+    return library.reason == NAMELESS and library.kind in _RULES and library.machine in _MACHINES
+
+
+def complete(elf: ElfFile, library: Library) -> Library:
+    """Return the judgement with the functions found, or with the reason why they were not.
+
+    Takes some tenths of a second for a large program. ``library`` is what ``identify`` said of
+    this very file, and ``is_open``.
+
+    Raises:
+        NotExecutable: the file contradicts itself.
+    """
+    source, recognise = _RULES[library.kind]
+    image = Image(elf)
+    reporters = find_reporters(image, source)
+    if not reporters:
+        return _refused(library, f"no function of it tells that it is from {source}")
+    functions, evidence, labelled = {}, {}, False
+    for name, (entry, signs) in recognise(reporters).items():
+        offset = image.offset_of(entry.address)
+        if offset is not None and not is_stub(image, entry.address):
+            functions[name] = offset
+            evidence[name] = f"{signs}; starts there by {entry.proof}"
+            labelled = labelled or bool(reporters[entry.address].names)
+    for wanted, what in ((_READING, "reads"), (_WRITING, "writes")):
+        if not any(name in functions for name in wanted):
+            return _refused(library, f"no function of it proves to be the one that {what}")
+    return msgspec.structs.replace(
+        library,
+        how="label" if labelled else "fingerprint",
+        visible=True,
+        reason="",
+        functions=functions,
+        evidence=evidence,
+    )
+
+
+def _refused(library: Library, why: str) -> Library:
+    return msgspec.structs.replace(library, reason=f"{NAMELESS}, and {why}")

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from ecapture.binary.calls.boringssl import SOURCE, recognise
+from ecapture.binary.calls.reports import find_reporters
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.secrets.image import Image
+
+
+def recognised(library):
+    with ElfFile(library.path) as elf:
+        found = recognise(find_reporters(Image(elf), SOURCE))
+    return {name: entry.address for name, (entry, _) in found.items()}
+
+
+@pytest.mark.parametrize(
+    "options, calls", [((), False), (("-Wl,--no-eh-frame-hdr",), True)], ids=["table", "calls"]
+)
+def test_reading_is_told_from_peeking(nameless, options, calls):
+    library = nameless("boringssl", *options, calls=calls)
+    found = recognised(library)
+    wanted = ("SSL_read", "SSL_write", "SSL_new")
+    assert found == {name: library.truth[name] for name in wanted}
+
+
+def test_what_fits_two_functions_is_left_out(nameless):
+    more = r"""
+    struct ssl *another(void *ctx, int n)
+    {
+        if (ctx == NULL) { REPORT(185); return NULL; }
+        return n ? OPENSSL_zalloc(n) : NULL;
+    }
+    """
+    assert set(recognised(nameless("boringssl", more=more))) == {"SSL_read", "SSL_write"}
