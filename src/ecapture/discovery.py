@@ -24,6 +24,7 @@ import platform
 import queue
 import re
 import select
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,7 @@ from ecapture.kernel.seccomp import return_probe_kills
 from ecapture.probes.spec import ProbeSpec
 
 _log = logging.getLogger(__name__)
+_LOOKED_AT_WORDS = 256  # of a command line, for programs that it might run
 # device, inode, process (0: all), whether for keys
 _Key = tuple[int, int, int, bool]
 
@@ -198,7 +200,7 @@ class Discovery:
                 self._attach_one(found, wait=False)
             if self._config.command:
                 # what the command will load is hooked before it runs, though nobody has it mapped
-                for found in scan_files(cache, _files_of_command(self._config.command[0])):
+                for found in scan_files(cache, _files_of_command(self._config.command)):
                     self._attach_one(found, wait=True)
         for pid in self._only:
             if not Path(f"/proc/{pid}").exists():
@@ -457,14 +459,31 @@ def _distance(place: int, other: int | None) -> int:
     return 0 if other is None or abs(other - place) >= 1 << 31 else other - place
 
 
-def _files_of_command(name: str) -> tuple[str, ...]:
-    """The executable behind a command (the interpreter of a script) and what it would load."""
-    folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    try:
-        return loader.closure(loader.find_program(name), filter(None, folders))
-    except ECaptureError as error:
-        _log.debug("cannot look into %s ahead of its start: %s", name, error)
-        return ()
+def _files_of_command(command: Sequence[str]) -> tuple[str, ...]:
+    """The programs that a command line names (for scripts, their interpreters) and what they load.
+
+    Every word is looked at, because ``env``, ``sh -c`` and their like run what later words name;
+    what is no program is passed over. ``LD_LIBRARY_PATH`` and ``PATH`` hold as ``env`` sets them.
+    """
+    words = list(command)
+    for word in command[1:]:
+        with contextlib.suppress(ValueError):  # a quotation without end
+            words += shlex.split(word, comments=True)
+    variables = dict(os.environ)
+    for word in words:
+        name, assigned, value = word.partition("=")
+        if assigned and name in ("LD_LIBRARY_PATH", "PATH"):
+            variables[name] = value
+    folders = [folder for folder in variables.get("LD_LIBRARY_PATH", "").split(":") if folder]
+    found: dict[str, None] = {}
+    for word in dict.fromkeys(words[:_LOOKED_AT_WORDS]):
+        try:
+            place = loader.find_program(word, variables.get("PATH"))
+            if os.access(place, os.X_OK) and not Path(place).is_dir():
+                found |= dict.fromkeys(loader.closure(place, folders))
+        except (ECaptureError, OSError, ValueError) as error:
+            _log.debug("cannot look into %s ahead of the start: %s", word, error)
+    return tuple(found)
 
 
 def _locate(pid: int, start: int, end: int, path: str) -> tuple[str, os.stat_result] | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 
@@ -50,6 +51,21 @@ def test_descendants_are_watched_and_others_are_not(capture, peer, tlspeer, tmp_
         program = Launched(run)
     assert_exact(run.shown(), program, connections=2)
     assert run.shown(pid=other.pid) == []
+
+
+@pytest.mark.parametrize("way", ["directly", "by env", "by a shell"])
+def test_a_library_that_nobody_has_seen_and_that_speaks_at_once(capture, tlspeer, tmp_path, way):
+    shutil.copy(installed_libssl(), tmp_path / "libssl.so.3")
+    setting, words = f"LD_LIBRARY_PATH={tmp_path}", [str(tlspeer), "pair", *SAID]
+    command = {
+        "directly": words,
+        "by env": ["env", setting, *words],
+        "by a shell": ["sh", "-c", f"{setting} exec {shlex.join(words)}"],
+    }[way]
+    env = {"LD_LIBRARY_PATH": str(tmp_path)} if way == "directly" else {}
+    with capture(command=command, env=env) as run:
+        program = Launched(run)
+    assert_exact(run.shown(), program)
 
 
 @pytest.mark.needs("mapping_watch")
