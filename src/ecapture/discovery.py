@@ -203,7 +203,7 @@ class Discovery:
                 for found in scan_files(cache, _files_of_command(self._config.command)):
                     self._attach_one(found, wait=True)
         for pid in self._only:
-            if not Path(f"/proc/{pid}").exists():
+            if not process.is_running(pid):
                 raise TargetNotFound(
                     looked_for=f"process {pid}", looked_in="/proc: it ended during start"
                 )

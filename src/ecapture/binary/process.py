@@ -26,6 +26,7 @@ from ecapture.errors import PermissionMissing, TargetNotFound
 Seccomp = Literal["", "off", "strict", "filter"]
 
 _MAX_PROC_FILE = 64 << 20
+_STAT_FIELDS = 20  # up to the start time (proc_pid_stat(5))
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD (include/linux/sched.h)
 _SECCOMP: dict[bytes, Seccomp] = {b"0": "off", b"1": "strict", b"2": "filter"}
 
@@ -141,6 +142,18 @@ def all_pids() -> list[int]:
     return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process exists and has not ended: one that nobody waited for yet has."""
+    try:
+        fields = _read(pid, "stat").rpartition(b")")[2].split()
+    except TargetNotFound:
+        return False
+    except PermissionMissing:
+        return True
+    # A process whose first thread ended goes on while there are others.
+    return len(fields) >= _STAT_FIELDS and (fields[0] not in b"ZX" or int(fields[17]) > 1)
+
+
 def read_process(pid: int) -> Process:
     """Return what is known about a process.
 
@@ -151,7 +164,7 @@ def read_process(pid: int) -> Process:
     head, _, rest = _read(pid, "stat").rpartition(b")")
     fields = rest.split()
     status = _read(pid, "status")
-    if len(fields) < 20:
+    if len(fields) < _STAT_FIELDS:
         raise _gone(pid)
     problems: dict[str, None] = {}
     cgroup, container = parse_cgroup(os.fsdecode(_read_if_allowed(pid, "cgroup", problems)))

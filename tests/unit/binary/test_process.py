@@ -16,6 +16,7 @@ import pytest
 from ecapture.binary.process import (
     Container,
     all_pids,
+    is_running,
     mapped_files,
     parse_cgroup,
     processes,
@@ -55,6 +56,39 @@ def test_reads_names_made_to_confuse(tmp_path: Path) -> None:
         child.communicate(b"\n")
     assert process.ppid == os.getpid()
     assert process.comm == ") R 1 (\n)"
+
+
+def test_a_process_that_nobody_waited_for_is_over() -> None:
+    assert is_running(os.getpid())
+    with subprocess.Popen(["sleep", "100"]) as process:
+        assert is_running(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{process.pid}").exists()
+        assert not is_running(process.pid)
+    assert not is_running(process.pid)
+
+
+def test_a_process_whose_first_thread_ended_goes_on() -> None:
+    program = (
+        "import ctypes, sys, threading\n"
+        "threading.Thread(target=sys.stdin.read).start()\n"
+        "print('x', flush=True)\n"
+        "ctypes.CDLL(None).syscall(60, 0)\n"  # exit(2) of the calling thread, on x86_64
+    )
+    if os.uname().machine != "x86_64":
+        program = program.replace("60", "93")
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        state = Path(f"/proc/{process.pid}/task/{process.pid}/stat")
+        deadline = time.monotonic() + 30
+        while b") Z" not in state.read_bytes() and time.monotonic() < deadline:
+            os.sched_yield()
+        assert b") Z" in state.read_bytes()
+        assert is_running(process.pid)
 
 
 def test_leaves_out_what_vanished() -> None:
