@@ -12,6 +12,8 @@ struct ec_exit wire_exit;
 struct ec_chain wire_chain;
 struct ec_secret_row wire_secret_row;
 struct ec_parameter_row wire_parameter_row;
+struct ec_operand wire_operand;
+struct ec_told_row wire_told_row;
 struct ec_secret wire_secret;
 struct ec_schedule wire_schedule;
 struct ec_losses wire_losses;

@@ -21,6 +21,8 @@ enum ec_constants {
 	EC_CGROUPS_MAXIMUM = 16,   /* cgroups that can be selected at once */
 	EC_SECRET_ROWS = 1024,	   /* files whose keys are read; the attach cookie of those hooks is the row */
 	EC_SECRET_SLOTS = 8,	   /* such files that kernels without attach cookies can tell apart */
+	EC_TOLD_ROWS = 2048,	   /* ways in which files tell a secret together with its client random */
+	EC_OPERAND_CONSTANT = 255, /* instead of a register: the number itself */
 	EC_LABEL_PLACES = 16,	   /* places of label strings that are known of one file */
 	EC_RANDOM_LENGTH = 32,	   /* of a ClientHello (RFC 8446, 4.1.2) */
 	EC_SECRET_MAXIMUM = 64,	   /* EVP_MAX_MD_SIZE; secrets have 32 or 48 bytes */
@@ -95,6 +97,7 @@ enum ec_shape {
 	EC_SHAPE_NSS_SECRET = 13, /* a secret is told as a key of NSS: (handle, label, key) */
 	EC_SHAPE_NSS_VALUE = 14,  /* an object of softoken gets its bytes: (object, attribute, bytes, length) */
 	EC_SHAPE_BEGIN = 15,	 /* what is returned is a new handle: an earlier conversation of it has ended */
+	EC_SHAPE_TOLD = 16,	 /* a secret is told together with its client random */
 };
 
 /* The labels of secrets, as key logs have them. */
@@ -157,6 +160,31 @@ struct ec_secret_row {
 	__u16 finished_state;			/* handshake_state once the handshake is over */
 	__u16 label_place[EC_LABEL_PLACES];	/* where in its page a label's text begins, and */
 	__u8 label_number[EC_LABEL_PLACES];	/* which (enum ec_label): for text that cannot be read */
+};
+
+/*
+ * A value in a probed thread. A register, by its place among the saved ones; for each load the word so many bytes
+ * behind; then the next number is added.
+ */
+struct ec_operand {
+	__s32 first;
+	__s32 second;
+	__s32 third;
+	__u8 word;  /* of struct pt_regs, or EC_OPERAND_CONSTANT */
+	__u8 loads; /* at most two */
+	__u8 _padding[2];
+};
+
+/* Where a probed instruction finds the parts of a secret. Index into the array "told_rows". */
+struct ec_told_row {
+	struct ec_operand label;
+	struct ec_operand label_length;
+	struct ec_operand random;
+	struct ec_operand random_length;
+	struct ec_operand secret;
+	struct ec_operand secret_length;
+	__u16 label_place[EC_LABEL_PLACES]; /* as in struct ec_secret_row */
+	__u8 label_number[EC_LABEL_PLACES];
 };
 
 /* The filter and limits, one row in the array "settings"; changed while running. */

@@ -16,6 +16,8 @@ PLAIN_SLOTS = 16
 CGROUPS_MAXIMUM = 16
 SECRET_ROWS = 1024
 SECRET_SLOTS = 8
+TOLD_ROWS = 2048
+OPERAND_CONSTANT = 255
 LABEL_PLACES = 16
 RANDOM_LENGTH = 32
 SECRET_MAXIMUM = 64
@@ -112,6 +114,7 @@ class Shape(IntEnum):
     NSS_SECRET = 13
     NSS_VALUE = 14
     BEGIN = 15
+    TOLD = 16
 
 
 class TupleSource(IntEnum):
@@ -201,6 +204,15 @@ LOSSES_FIELDS = (
     "end_records",
     "truncated_calls",
     "truncated_bytes",
+)
+
+OPERAND = Struct("<iiiBB2x")
+OPERAND_FIELDS = (
+    "first",
+    "second",
+    "third",
+    "word",
+    "loads",
 )
 
 PARAMETER_ROW = Struct("<10s10s10s")
@@ -296,6 +308,18 @@ SETTINGS_FIELDS = (
     "follow",
     "excluded_pid",
     "reader_asleep",
+)
+
+TOLD_ROW = Struct("<16s16s16s16s16s16s32s16s")
+TOLD_ROW_FIELDS = (
+    "label",
+    "label_length",
+    "random",
+    "random_length",
+    "secret",
+    "secret_length",
+    "label_place",
+    "label_number",
 )
 
 TUPLE_VALUE = Struct("<16s16sHHHHHH")

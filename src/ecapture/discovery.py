@@ -54,6 +54,7 @@ from ecapture.kernel.attach import Attached, Place, Programs
 from ecapture.kernel.feature import feature
 from ecapture.kernel.keys import Keys, parameter_row
 from ecapture.kernel.seccomp import return_probe_kills
+from ecapture.kernel.told import TellingCache, TellingKeys
 from ecapture.probes.spec import ProbeSpec
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Discovery:
         self._watch: _native.MapWatch | None = None
         self._thread: threading.Thread | None = None
         self._returns = not _return_probes_kill()
-        self._keys = Keys(programs, SitesCache.of_user()) if config.keys else None
+        self._keys = _keys(programs) if config.keys else None
         self._completion = Completion(CallsCache.of_user())
         self._slow: queue.SimpleQueue[_Slow | None] = queue.SimpleQueue()
         self._slow_thread: threading.Thread | None = None
@@ -280,7 +281,8 @@ class Discovery:
             os.close(fd)
 
     def _quick(self, status: os.stat_result, library: Library) -> bool:
-        if self._has_keys(library) and self._keys is not None and not self._keys.quick(status):
+        keys = self._keys if self._has_keys(library) else None
+        if keys is not None and not keys.quick(status, library):
             return False
         return not self._is_open(library) or self._completion.quick(status, library)
 
@@ -448,6 +450,11 @@ class Discovery:
         except TargetNotFound:
             known.discard(key)  # the next to map it will be asked again
             raise
+
+
+def _keys(programs: Programs) -> Keys:
+    telling = TellingKeys(programs, TellingCache.of_user())
+    return Keys(programs, SitesCache.of_user(), telling)
 
 
 def _key_keys(status: os.stat_result, pids: Sequence[int]) -> tuple[_Key, ...]:

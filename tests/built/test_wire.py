@@ -14,6 +14,7 @@ from ecapture._wire import PLAIN_SLOTS, Shape
 from ecapture.kernel import families
 from ecapture.kernel.families import FAMILIES, host_programs, objects
 from ecapture.kernel.keys import KEPT, LOG, MASTER, NSS_LOG, NSS_VALUE
+from ecapture.kernel.told import TOLD
 from ecapture.probes import probes
 
 CHECKOUT = Path(__file__).parents[2]
@@ -108,7 +109,7 @@ def test_every_program_is_reachable_from_some_plan(path, monkeypatch):
 
 def test_every_object_is_loaded_for_something():
     shapes_used = {hook.shape for probe in probes().values() for hook in probe.hooks}
-    shapes_used |= {hook.shape for hook in (LOG, MASTER, KEPT, NSS_LOG, NSS_VALUE)}
+    shapes_used |= {hook.shape for hook in (LOG, MASTER, KEPT, NSS_LOG, NSS_VALUE, TOLD)}
     loaded = {*objects(shapes_used)}
     assert {path.name.split(".")[0] for path in shipped()} == loaded
 

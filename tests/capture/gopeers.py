@@ -49,6 +49,10 @@ class GoPeer:
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
 
+    def wait_told(self, kind: str) -> dict:
+        """The first report of a kind, now or later."""
+        return json.loads(self._lines.wait_for(lambda line: f'"{kind}"' in line, kind))
+
     def end(self, deadline: float = DEADLINE) -> Self:
         """Waits for the end, which must be a good one."""
         assert self.process.wait(deadline) == 0, self._lines.so_far()[-3:]

@@ -36,7 +36,7 @@ OLDEST, NEWEST = "1.15", "1.27.3"
 RELEASES = (OLDEST, "1.19", "1.21.13", "1.24.11", NEWEST)
 _SUITES = {"1.15": "bullseye", "1.19": "bookworm"}
 
-PEER = ("peer.go", "web.go")
+PEER = ("peer.go", "web.go", "keys.go")
 # build mode: files beside those of PEER, and options
 MODES = {
     "default": (("main.go",), ()),

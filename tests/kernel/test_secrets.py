@@ -76,7 +76,7 @@ class Told:
         self.teller = teller
         self.programs = Programs(config, key_hooks())
         try:
-            self.programs.set_secret_row(ROW, secret_row(SITES))
+            self.programs.set_row("secret_rows", ROW, secret_row(SITES))
             with ElfFile(str(path)) as elf:
                 places = [
                     Place(

@@ -36,13 +36,14 @@ Convention = Literal["register", "stack"]
 
 READ: Final = "crypto/tls.(*Conn).Read"
 WRITE: Final = "crypto/tls.(*Conn).Write"
+KEY_LOG: Final = "crypto/tls.(*Config).writeKeyLog"
 FUNCTIONS: Final = (
     READ,
     WRITE,
     "crypto/tls.(*Conn).Close",
     "crypto/tls.(*Conn).clientHandshake",
     "crypto/tls.(*Conn).serverHandshake",
-    "crypto/tls.(*Config).writeKeyLog",
+    KEY_LOG,
 )
 """What is worth hooking in crypto/tls."""
 

@@ -32,6 +32,7 @@ from ecapture._wire import (
     SECRET_ROW,
     SECRET_SLOTS,
     SETTINGS,
+    TOLD_ROW,
 )
 from ecapture.config import CaptureConfig
 from ecapture.errors import (
@@ -297,11 +298,12 @@ class Programs:
     def _write_settings(self) -> None:
         self._maps["settings"].update(bytes(4), SETTINGS.pack(*self._settings))
 
-    def set_secret_row(self, row: int, content: bytes) -> None:
-        """Tells the programs where the secrets of one file's library stand (ec_secret_row)."""
-        if len(content) != SECRET_ROW.size:
+    def set_row(self, table: str, row: int, content: bytes) -> None:
+        """Tells the programs of one more file: a row of "secret_rows" or "told_rows"."""
+        size = {"secret_rows": SECRET_ROW.size, "told_rows": TOLD_ROW.size}[table]
+        if len(content) != size:
             raise ValueError(f"a row of {len(content)} bytes")
-        self._maps["secret_rows"].update(row.to_bytes(4, "little"), content)
+        self._maps[table].update(row.to_bytes(4, "little"), content)
 
     def parameter_row(self, content: bytes) -> int:
         """The row of a way to keep what was negotiated (ec_parameter_row); 0 if there is none."""

@@ -65,6 +65,7 @@ FAMILIES = {
     Shape.KEPT: Family("secrets", "secrets_kept", by_file=True),
     Shape.NSS_SECRET: Family("nss", "nss_log", by_file=True),
     Shape.NSS_VALUE: Family("nss", "nss_value", by_file=True),
+    Shape.TOLD: Family("told", "secret_told", by_file=True),
 }
 
 

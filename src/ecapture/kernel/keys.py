@@ -7,6 +7,7 @@
 3. NSS hands its log function keys that only softoken knows the bytes of: both libraries are hooked.
 4. Those calls are hooked as well in files that are in use already, for the connections that are
    older than the hooks. Once for each connection is read what its object keeps.
+5. Go and rustls tell secrets without an object of a library: see ``told``.
 
 Invariants: a probe is planted only where the bytes are those that were seen when the place was
 proven to be the start of a function; each file has one row, whoever uses it; what cannot be had of
@@ -18,16 +19,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Container
+from collections.abc import Collection
 
 from ecapture._wire import (
     CHAIN,
-    LABEL_PLACES,
     PARAMETER_ROW,
     SECRET_ROW,
     SECRET_ROWS,
     SECRET_SLOTS,
-    Label,
     Shape,
 )
 from ecapture.binary.cache import identity
@@ -41,6 +40,7 @@ from ecapture.binary.secrets.sites import Chain, SecretSites, Site
 from ecapture.binary.secrets.sites import Library as Owner
 from ecapture.kernel.attach import Place, Programs
 from ecapture.kernel.feature import feature
+from ecapture.kernel.told import KINDS, TOLD, TellingKeys, label_places
 from ecapture.plan import Hook
 
 _log = logging.getLogger(__name__)
@@ -54,34 +54,42 @@ NSS_VALUE = Hook("(softoken)", Shape.NSS_VALUE)
 _CALLS = ("SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex")
 _INNER_CALLS = ("ssl_read_internal", "ssl_write_internal", "ssl_write_internal+flags")
 _QUICK_BYTES = 16 << 20
-_PAGE = 4096
 _LONGEST_CHAIN = 4
 # TLS_ST_OK of enum OSSL_HANDSHAKE_STATE (include/openssl/ssl.h since 1.1.0), SSL_ST_OK of 1.0.2
 _FINISHED, _FINISHED_1_0 = 1, 3
 
 
-def key_hooks(kinds: Container[str] = ()) -> tuple[Hook, ...]:
+def key_hooks(kinds: Collection[str] = ()) -> tuple[Hook, ...]:
     """All that this kernel can hook for the keys of these kinds of libraries (``binary.library``).
 
     Without attach cookies only the log functions.
     """
+    told = (TOLD,) if set(kinds) & set(KINDS) else ()
+    if told and set(kinds) <= set(KINDS):
+        return told
     nss = (NSS_LOG, NSS_VALUE) if "nss" in kinds else ()
-    return (LOG, MASTER, KEPT, *nss) if feature("attach_cookie") else (LOG, *nss)
+    logs = (LOG, MASTER, KEPT) if feature("attach_cookie") else (LOG,)
+    return (*logs, *nss, *told)
 
 
 class Keys:
     """Finds the places of one file after another, and tells the programs of each. Thread-safe."""
 
-    def __init__(self, programs: Programs, cache: SitesCache) -> None:
+    def __init__(
+        self, programs: Programs, cache: SitesCache, telling: TellingKeys | None = None
+    ) -> None:
         self._programs = programs
         self._cache = cache
+        self._telling = telling
         self._lock = threading.Lock()
         self._hook_rows = {hook.shape: row for row, hook in enumerate(programs.hooks)}
         self._file_rows: dict[str, int] = {}
         self._told: set[tuple[str, str]] = set()
 
-    def quick(self, status: os.stat_result) -> bool:
+    def quick(self, status: os.stat_result, library: Library) -> bool:
         """Whether ``places`` will answer in some hundredths of a second."""
+        if self._telling is not None and library.kind in KINDS:
+            return self._telling.quick(status, library)
         with self._lock:
             return status.st_size <= _QUICK_BYTES or self._cache.lookup(status)[0]
 
@@ -92,6 +100,8 @@ class Keys:
         """
         if library.kind == "softoken":
             return self._values(path, name, library)
+        if self._telling is not None and library.kind in KINDS:
+            return self._telling.places(path, name, library)
         with ElfFile(path) as elf:
             key = identity(elf.status)
             found = self._located(elf)
@@ -129,6 +139,8 @@ class Keys:
         """Keeps what was learned for later runs."""
         with self._lock:
             self._cache.save()
+        if self._telling is not None:
+            self._telling.save()
 
     def _located(self, elf: ElfFile) -> Located:
         with self._lock:
@@ -152,7 +164,7 @@ class Keys:
             row = len(self._file_rows)
             if row >= limit:
                 return -1
-            self._programs.set_secret_row(row, secret_row(sites, old=old))
+            self._programs.set_row("secret_rows", row, secret_row(sites, old=old))
             self._file_rows[key] = row
             return row
 
@@ -235,7 +247,7 @@ def secret_row(sites: SecretSites, *, old: bool = False) -> bytes:
     chains = dict(sites.chains)
     if "handshake_secret" in chains and "exporter" in chains and sites.library is Owner.OPENSSL:
         chains["schedule"] = chains["handshake_secret"]
-    places, numbers = _labels(sites)
+    places, numbers = label_places(sites.labels)
     return SECRET_ROW.pack(
         *(
             _chain(chains.get(name))
@@ -270,20 +282,3 @@ def _chain(chain: Chain | None) -> bytes:
         return bytes(CHAIN.size)
     offsets = (*chain.offsets, 0, 0, 0)[:_LONGEST_CHAIN]
     return CHAIN.pack(*offsets, len(chain.offsets))
-
-
-def _labels(sites: SecretSites) -> tuple[bytes, bytes]:
-    # A file is mapped in whole pages, so a string stands where it stands within its page.
-    found: dict[int, set[Label]] = {}
-    for name, addresses in sites.labels.items():
-        for address in addresses:
-            if name in Label.__members__:
-                found.setdefault(address % _PAGE, set()).add(Label[name])
-    certain = [(place, labels.pop()) for place, labels in found.items() if len(labels) == 1]
-    certain = certain[:LABEL_PLACES]
-    return (
-        b"".join(place.to_bytes(2, "little") for place, _label in certain).ljust(
-            2 * LABEL_PLACES, b"\0"
-        ),
-        bytes(label for _place, label in certain).ljust(LABEL_PLACES, b"\0"),
-    )

@@ -80,6 +80,13 @@ class Image:
         part = self.part_of(address, executable=True)
         return None if part is None else address - part.address + part.offset
 
+    def address_of(self, offset: int) -> int | None:
+        """Return the address of the code at this place in the file, or None if there is none."""
+        for part in self.parts:
+            if part.executable and 0 <= offset - part.offset < part.size:
+                return offset - part.offset + part.address
+        return None
+
     def bytes_at(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes at an address; fewer at the end of a part, none outside."""
         part = self.part_of(address)

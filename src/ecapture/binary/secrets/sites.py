@@ -41,6 +41,8 @@ class Proof(StrEnum):
 
     FRAME_TABLE = "frame-table"  # the unwinder's table says that a function starts there
     CALL_TARGET = "call-target"  # no such table, but direct calls lead there
+    POINTER = "pointer"  # nor calls, but the loader is told to make a pointer to it
+    FUNCTION_TABLE = "function-table"  # that of Go's runtime
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,8 @@ type options struct {
 	version     string
 	network     string
 	seconds     int
-	waitReady   bool
+	keyLog      string
+	address     string
 }
 
 var versions = map[string]uint16{
@@ -333,20 +334,25 @@ func playRaw(wanted options, serverSide, clientSide *tls.Config) {
 func play(words []string) int {
 	flags := flag.NewFlagSet("gopeer", flag.ExitOnError)
 	var wanted options
-	flags.StringVar(&wanted.scene, "scene", "raw", "raw, wrapped, relayed, http1 or http2")
+	flags.StringVar(&wanted.scene, "scene", "raw", "raw, wrapped, relayed, http1, http2, dial or serve")
 	flags.IntVar(&wanted.connections, "connections", 1, "at the same time")
 	flags.IntVar(&wanted.rounds, "rounds", 4, "messages each way")
 	flags.IntVar(&wanted.size, "size", 1000, "bytes of every other message")
 	flags.StringVar(&wanted.version, "tls", "1.3", "version of TLS")
 	flags.StringVar(&wanted.network, "network", "tcp4", "tcp4 or tcp6")
 	flags.IntVar(&wanted.seconds, "seconds", 0, "go on for so long")
+	flags.StringVar(&wanted.keyLog, "keylog", "", "where the server logs its keys")
+	flags.StringVar(&wanted.address, "address", "", "whom to dial")
 	flags.Parse(words)
 	serverSide, clientSide := configs(wanted)
+	logKeys(wanted.keyLog, serverSide)
 	report(map[string]interface{}{"event": "ready", "pid": os.Getpid(), "go": runtime.Version()})
 	bufio.NewReader(os.Stdin).ReadString('\n')
 	switch wanted.scene {
 	case "http1", "http2":
 		playHTTP(wanted, serverSide, clientSide)
+	case "dial", "serve":
+		playAlone(wanted, serverSide, clientSide)
 	default:
 		playRaw(wanted, serverSide, clientSide)
 	}
