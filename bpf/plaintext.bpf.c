@@ -157,8 +157,6 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 	result = returned(regs);
 	if (hook->length_kind != EC_LENGTH_RETURNED64)
 		result = (__s32)result;
-	if (hook->length_kind == EC_LENGTH_ASKED)
-		result = result ? 0 : call.length;
 	if (result <= 0)
 		return 0;
 	length = result;

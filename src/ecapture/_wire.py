@@ -92,7 +92,6 @@ class Length(IntEnum):
     POINTED = 1
     RETURNED64 = 2
     ARGUMENT = 3
-    ASKED = 4
 
 
 class Shape(IntEnum):

@@ -86,11 +86,6 @@ def _length(*, pointed: bool, wide: bool) -> tuple[Length, HookFlag]:
     return (Length.RETURNED64, HookFlag.WIDE) if wide else (Length.RETURNED, _NO_FLAGS)
 
 
-def write_whole(symbol: str) -> Hook:
-    """A call (handle, buffer, size_t length) that takes all of the buffer if it returns 0."""
-    return Hook(symbol, Shape.PLAINTEXT, Direction.WRITE, 0, 1, 2, Length.ASKED, HookFlag.WIDE)
-
-
 def unreadable(symbol: str) -> Hook:
     """ssize_t f(handle, ...) that returns how much was read, but leaves it where we cannot look.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from harness import CAPTURES, Captured, joined, wait_until
-from keyed import TLS_1_3, labels, read_keys
+from keyed import PROGRAMS, TLS_1_3, labels, read_keys
 from servers import running
 
 from ecapture.kernel.feature import feature
@@ -25,33 +25,6 @@ pytestmark = [
 if platform.freedesktop_os_release().get("ID") == "ubuntu":
     pytestmark.append(pytest.mark.skip(reason="Ubuntu has Firefox as a snap only"))
 DEADLINE = 120.0  # seconds; it writes a profile first
-
-# Answers every request; what went over each connection is written to PORT.in and PORT.out.
-_SERVER = """
-import pathlib, socket, ssl, sys, threading
-certificate, key, keys, folder, page = sys.argv[1:]
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-context.load_cert_chain(certificate, key)
-context.keylog_filename = keys
-def serve(raw, port):
-    came, went = b"", b""
-    with context.wrap_socket(raw, server_side=True) as connection:
-        while part := connection.recv(65536):
-            came += part
-            while came.count(b"\\r\\n\\r\\n") > went.count(b"Content-Length"):
-                size = len(page) if b"GET /page " in came else 0
-                answer = f"HTTP/1.1 200 OK\\r\\nContent-Type: text/html\\r\\nContent-Length: {size}"
-                answer = (answer + "\\r\\n\\r\\n" + page * (size > 0)).encode()
-                connection.sendall(answer)
-                went += answer
-            pathlib.Path(folder, f"{port}.in").write_bytes(came)
-            pathlib.Path(folder, f"{port}.out").write_bytes(went)
-listener = socket.create_server(("127.0.0.1", 0))
-print(listener.getsockname()[1], flush=True)
-while True:
-    raw, (_, port) = listener.accept()
-    threading.Thread(target=serve, args=(raw, port), daemon=True).start()
-"""
 
 _PREFERENCES = """
 user_pref("browser.aboutwelcome.enabled", false);
@@ -106,9 +79,10 @@ def test_firefox(namespace, tmp_path):
     seen, inside = tmp_path / "seen", ("ip", "netns", "exec", namespace)
     seen.mkdir()
     page = "<html><body>" + "seen in firefox " * 5000 + "</body></html>"
-    server = (sys.executable, "-c", _SERVER, certificate, key, theirs, seen, page)
+    (tmp_path / "page").write_text(page)
+    server = (sys.executable, PROGRAMS / "exact_server.py", certificate, key, theirs)
     with (
-        running(*inside, *server) as serving,
+        running(*inside, *server, seen, tmp_path / "page") as serving,
         Captured(tmp_path, "-k", ours, probe="nss") as run,
     ):
         port = serving.stdout.readline().strip()

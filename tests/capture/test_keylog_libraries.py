@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
-from harness import CAPTURES, run_ecapture
+from harness import CAPTURES
 from keyed import TLS_1_3, Keyed, LibraryClient, labels, packages, read_keys, unpacked
 from servers import make_certificate, s_server
 
@@ -167,23 +166,3 @@ def test_programs_that_carry_their_library(key, certificate, tmp_path):
     lines = captured.lines()
     assert labels(lines) == TLS_1_3
     assert set(lines) == set(truth.read_text().splitlines())
-
-
-@pytest.mark.needs("program:wget")
-@pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_gnutls(version, certificate, tmp_path):
-    """Debian's wget uses GnuTLS, which calls its log function alike."""
-    linked = subprocess.run(
-        ["ldd", shutil.which("wget")], capture_output=True, text=True, check=True
-    ).stdout
-    if "libgnutls" not in linked:
-        pytest.skip("this wget does not use GnuTLS")
-    servers, ours = tmp_path / "server.log", tmp_path / "ours.log"
-    options = ("-www", "-keylogfile", servers, f"-tls1_{version[2]}")
-    with s_server(certificate, *options) as (started, _said):
-        words = ["wget", "-q", "--no-check-certificate", "-O", "/dev/null"]
-        words.append(f"https://127.0.0.1:{started.port}/")
-        done = run_ecapture("gnutls", "-m", "keylog", "-k", ours, "--", *words)
-    assert done.returncode == 0, done.stderr
-    assert set(read_keys(ours)) == set(read_keys(servers))
-    assert labels(read_keys(ours)) == ROUNDS[version]

@@ -4,23 +4,15 @@
 All calls return ssize_t. Some are built on others (``gnutls_record_send`` on
 ``gnutls_record_send2``, ``gnutls_record_send_file`` on ``gnutls_record_send``); the kernel program
 shows such a call once. What is written while a session is corked is shown then, and not again when
-it is sent. After GNUTLS_E_AGAIN a program may ask to go on with
+it is sent. ``gnutls_record_send_early_data`` only keeps bytes: if there is a session to resume, the
+handshake sends them by ``gnutls_record_send``. After GNUTLS_E_AGAIN a program may ask to go on with
 ``gnutls_record_send(session, NULL, 0)``: the library kept the bytes, they are nowhere in the call,
 and the event says that they could not be read.
 """
 
 from __future__ import annotations
 
-from ecapture.plan import (
-    cover,
-    descriptor,
-    end,
-    read,
-    send_file,
-    unreadable,
-    write,
-    write_whole,
-)
+from ecapture.plan import cover, descriptor, end, read, send_file, unreadable, write
 from ecapture.probes.spec import ProbeSpec
 
 PROBE = ProbeSpec(
@@ -43,8 +35,6 @@ PROBE = ProbeSpec(
         write("gnutls_record_send2", wide=True),
         # ... (session, data, size_t data_size, const gnutls_range_st *range)
         write("gnutls_record_send_range", wide=True),
-        # ... (session, data, size_t data_size), since 3.6.5: before the handshake; 0: it was kept
-        write_whole("gnutls_record_send_early_data"),
         # ssize_t gnutls_record_recv_packet(session, gnutls_packet_t *packet)
         unreadable("gnutls_record_recv_packet"),
         # ssize_t gnutls_record_send_file(session, int fd, off_t *offset, size_t count), since 3.7.3
