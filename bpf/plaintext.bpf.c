@@ -29,6 +29,7 @@
 #include "lib/target.bpf.h"
 #include "lib/conversation.bpf.h"
 #include "lib/deliver.bpf.h"
+#include "lib/inferred.bpf.h"
 
 struct call_key {
 	__u64 frame; /* stack pointer at entry */
@@ -120,6 +121,7 @@ static __always_inline int enter(struct pt_regs *regs, __u64 cookie)
 	if (conversation && worth_seeking(conversation)) {
 		call.seeking = 1;
 		seek_tuple(&who);
+		note_call(&who);
 	}
 	if (bpf_map_update_elem(&calls, &key, &call, BPF_ANY))
 		count_loss(table_full_records);
@@ -135,8 +137,9 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 	struct conversation_key who = { .pid = key.pid };
 	struct ec_hook *hook;
 	struct call call;
-	__u64 length;
+	__u64 length, now;
 	__s64 result;
+	int silent;
 
 	if (!found)
 		return 0;
@@ -153,6 +156,10 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 		if (conversation)
 			conversation->covered = 0;
 		return 0;
+	}
+	if (call.seeking) {
+		who.handle = call.handle;
+		note_silence(&who);
 	}
 	result = returned(regs);
 	if (hook->length_kind != EC_LENGTH_RETURNED64)
@@ -174,8 +181,14 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 	emission.buffer = call.buffer;
 	if (call.parameters && !conversation->tuple.version)
 		learn_parameters(conversation, who.handle, call.parameters);
-	begin_emission(&emission, &who, conversation, hook, call.hook, bpf_ktime_get_boot_ns());
+	now = bpf_ktime_get_boot_ns();
+	silent = !has_tuple(conversation) && conversation->fd < 0;
+	if (silent && !(hook->direction & 1))
+		infer_from_receive(&who, conversation, length, now);
+	begin_emission(&emission, &who, conversation, hook, call.hook, now);
 	deliver(&emission, conversation, length, loop);
+	if (silent && (hook->direction & 1))
+		note_write(&who, length, now);
 	return 0;
 }
 
@@ -275,19 +288,26 @@ int call_assume(struct pt_regs *regs)
 	return 0;
 }
 
-/* --- the socket calls inside TLS calls --- */
+/* --- the socket calls inside TLS calls, and those of threads whose TLS calls make none --- */
 
 /* Typed tracepoints since 6.3 (commit 6e6eda44b939); TCP and UDP alike. */
 SEC("tp_btf/sock_send_length")
-int BPF_PROG(socket_send, struct sock *sk)
+int BPF_PROG(socket_send, struct sock *sk, int size, int flags)
 {
-	return on_nested_socket_call(sk);
+	if (is_seeking())
+		return on_nested_socket_call(sk);
+	infer_from_send(sk, size);
+	return 0;
 }
 
 SEC("tp_btf/sock_recv_length")
-int BPF_PROG(socket_receive, struct sock *sk)
+int BPF_PROG(socket_receive, struct sock *sk, int size, int flags)
 {
-	return on_nested_socket_call(sk);
+	if (is_seeking())
+		return on_nested_socket_call(sk);
+	if (!(flags & PEEK))
+		note_receive(sk, size);
+	return 0;
 }
 
 SEC("kprobe/tcp_sendmsg")

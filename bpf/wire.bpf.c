@@ -8,6 +8,7 @@ struct ec_tuple_value wire_tuple_value;
 struct ec_header wire_header;
 struct ec_plaintext wire_plaintext;
 struct ec_end wire_end;
+struct ec_ends wire_ends;
 struct ec_exit wire_exit;
 struct ec_chain wire_chain;
 struct ec_secret_row wire_secret_row;

@@ -37,6 +37,7 @@ enum ec_kind {
 	EC_KIND_EXIT = 3,      /* a process that had conversations ended */
 	EC_KIND_SECRET = 4,    /* a secret of the kind that key logs have */
 	EC_KIND_SCHEDULE = 5,  /* what OpenSSL keeps of the key schedule of an established connection */
+	EC_KIND_ENDS = 6,      /* between whom a conversation is held: learned after some of it was told */
 };
 
 enum ec_direction {
@@ -60,6 +61,7 @@ enum ec_tuple_source {
 	EC_TUPLE_NESTED_CALL = 2, /* from the socket call that the library made inside the TLS call */
 	EC_TUPLE_NOT_INET = 3,	  /* the descriptor is not an IPv4 or IPv6 socket */
 	EC_TUPLE_UNREADABLE = 4,  /* this kernel shows no types (BTF), so its sockets cannot be read */
+	EC_TUPLE_INFERRED = 5,	  /* from the socket call of the thread that carries what the TLS call made */
 };
 
 enum ec_family {
@@ -246,6 +248,15 @@ struct ec_end {
 	struct ec_header header;
 	__u64 handle;
 	__u64 generation;
+};
+
+/* Between whom a conversation is held. 112 bytes. */
+struct ec_ends {
+	struct ec_header header;
+	__u64 handle;
+	__u64 generation;
+	struct ec_tuple_value tuple;
+	__u8 _padding[4];
 };
 
 /* A process that was captured ended. 48 bytes. */

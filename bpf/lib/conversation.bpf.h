@@ -168,6 +168,13 @@ static __always_inline void end_seek(void)
 	bpf_map_delete_elem(&seekers, &thread);
 }
 
+static __always_inline int is_seeking(void)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+
+	return bpf_map_lookup_elem(&seekers, &thread) != NULL;
+}
+
 /* A socket call by a thread inside a TLS call: its socket is the conversation's. */
 static __always_inline int on_nested_socket_call(const struct sock *sk)
 {

@@ -69,6 +69,7 @@ class Kind(IntEnum):
     EXIT = 3
     SECRET = 4
     SCHEDULE = 5
+    ENDS = 6
 
 
 class Label(IntEnum):
@@ -124,6 +125,7 @@ class TupleSource(IntEnum):
     NESTED_CALL = 2
     NOT_INET = 3
     UNREADABLE = 4
+    INFERRED = 5
 
 
 CHAIN = Struct("<HHHHH")
@@ -148,6 +150,22 @@ END_FIELDS = (
     "comm",
     "handle",
     "generation",
+)
+
+ENDS = Struct("<QIHHIIII16sQQ44s4x")
+ENDS_FIELDS = (
+    "time_ns",
+    "size",
+    "kind",
+    "flags",
+    "pid",
+    "tid",
+    "uid",
+    "cpu",
+    "comm",
+    "handle",
+    "generation",
+    "tuple",
 )
 
 EXIT = Struct("<QIHHIIII16s")

@@ -31,11 +31,16 @@ StatementKind = Literal[
 ]
 
 
+UNKNOWN_ENDS = "no descriptor known and no socket call seen that carries its records yet"
+"""Why a conversation has no connection whose addresses may still become known."""
+
+
 class Connection(msgspec.Struct, frozen=True, gc=False):
     """Both ends of a conversation, as the process sees them.
 
-    ``found_by`` is "descriptor" (through the process's file table) or "nested_call" (the socket
-    call that the library made inside the TLS call).
+    ``found_by`` is "descriptor" (through the process's file table), "nested_call" (the socket
+    call that the library made inside the TLS call) or "inferred" (the socket call of the program
+    that carried what the TLS call made or took).
     """
 
     family: Literal["ipv4", "ipv6"]
@@ -117,6 +122,19 @@ class ConversationEnd(msgspec.Struct, frozen=True, gc=False, tag="end"):
     comm: str
     conversation: ConversationKey
     reason: str
+
+
+class Ends(msgspec.Struct, frozen=True, gc=False, tag="ends"):
+    """Between whom a conversation is held, learned after some of it had been told.
+
+    Never leaves the pipeline: ``pipeline.ends`` puts it into the events it belongs to.
+    """
+
+    time_ns: int
+    pid: int
+    comm: str
+    conversation: ConversationKey
+    connection: Connection
 
 
 class ProcessExit(msgspec.Struct, frozen=True, gc=False, tag="exit"):
@@ -334,6 +352,7 @@ Event = (
     | Exchange
     | Said
     | ConversationEnd
+    | Ends
     | ProcessExit
     | Interface
     | Packets

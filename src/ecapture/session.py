@@ -31,6 +31,7 @@ from ecapture.kernel.keys import key_hooks
 from ecapture.kernel.recording import Metadata, RecordingReader
 from ecapture.launch import Launched
 from ecapture.outputs import Output
+from ecapture.pipeline.ends import LateEnds
 from ecapture.pipeline.flows import Flows
 from ecapture.pipeline.stage import Chain, Stage
 from ecapture.probes import probes
@@ -276,7 +277,7 @@ def pump(
 ) -> Generator[list[Event]]:
     """Drives a source through decoding and stages; yields lists of events and fills ``summary``."""
     decoder = Decoder(source.metadata.wall_offset_ns)
-    chain = Chain((Flows(summary), *stages))
+    chain = Chain((LateEnds(), Flows(summary), *stages))
     offset = source.metadata.wall_offset_ns
     try:
         with closing(source.batches()) as batches:

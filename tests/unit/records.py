@@ -3,11 +3,24 @@
 
 from __future__ import annotations
 
-from ecapture._wire import END, EXIT, PLAINTEXT, PLAINTEXT_FIELDS, Flag, Kind
+from ecapture._wire import (
+    END,
+    EXIT,
+    PLAINTEXT,
+    PLAINTEXT_FIELDS,
+    TUPLE_VALUE,
+    Family,
+    Flag,
+    Kind,
+    TupleSource,
+)
 from ecapture.events import ConversationEnd, Plaintext, ProcessExit
 from ecapture.kernel.recording import Frame, Metadata, frame, opening
 
 CONVERSATION = (100, 0x7000, 5)
+
+# No addresses, nor will there be any: what might still get some is held back for a moment.
+NO_SOCKET = TUPLE_VALUE.pack(b"", b"", 0, 0, Family.NONE, TupleSource.NOT_INET, 0, 0)
 
 _RECORD = {
     "time_ns": 1_000,
@@ -22,7 +35,7 @@ _RECORD = {
     "generation": 5,
     "stream_offset": 0,
     "call_offset": 0,
-    "tuple": bytes(44),
+    "tuple": NO_SOCKET,
     "fd": -1,
     "direction": 1,
     "hook": 2,

@@ -46,7 +46,11 @@ class Connection(Struct):
     remote: Annotated[str, Meta(description="Address of its peer.")]
     remote_port: int
     found_by: Annotated[
-        str, Meta(description="How it was found: `descriptor` or `nested_call` (see the guide).")
+        str,
+        Meta(
+            description="How it was found: `descriptor`, `nested_call` or `inferred`"
+            " (see the guide)."
+        ),
     ]
 
 

@@ -12,6 +12,7 @@ from ipaddress import IPv6Address
 
 from ecapture._wire import (
     END,
+    ENDS,
     HEADER,
     PIECE_MAXIMUM,
     PLAINTEXT,
@@ -26,8 +27,10 @@ from ecapture._wire import (
     TupleSource,
 )
 from ecapture.events import (
+    UNKNOWN_ENDS,
     Connection,
     ConversationEnd,
+    Ends,
     Event,
     Negotiated,
     Plaintext,
@@ -37,12 +40,13 @@ from ecapture.events import (
 from ecapture.protocols.cipher_suites import cipher_name, version_name
 
 NO_CONNECTION = {
-    TupleSource.NONE: "no descriptor known and no socket call seen inside a TLS call yet",
+    TupleSource.NONE: UNKNOWN_ENDS,
     TupleSource.NOT_INET: "the descriptor is not an IPv4 or IPv6 socket",
     TupleSource.UNREADABLE: (
         "this kernel shows no type information (BTF), so its sockets cannot be read"
     ),
 }
+_FOUND_BY = {TupleSource.DESCRIPTOR: "descriptor", TupleSource.INFERRED: "inferred"}
 _MAXIMUM_CACHED = 65536
 
 
@@ -132,6 +136,13 @@ class Decoder:
             events.append(
                 ConversationEnd(time_ns, pid, self._name(comm), (pid, handle, generation), "freed")
             )
+        elif kind == Kind.ENDS and size == ENDS.size:
+            handle, generation, ends = ENDS.unpack_from(batch, at)[-3:]
+            known = self._connections.get(ends) or self._connection(ends)
+            if known[0] is not None:
+                events.append(
+                    Ends(time_ns, pid, self._name(comm), (pid, handle, generation), known[0])
+                )
         elif kind == Kind.EXIT:
             events.append(ProcessExit(time_ns, pid, self._name(comm)))
         elif kind == Kind.SECRET and size == SECRET.size:
@@ -200,7 +211,7 @@ class Decoder:
         if family == Family.NONE:
             found = None, NO_CONNECTION.get(source, "unknown"), negotiated
         else:
-            found_by = "descriptor" if source == TupleSource.DESCRIPTOR else "nested_call"
+            found_by = _FOUND_BY.get(source, "nested_call")
             local, remote = _address(local, family), _address(remote, family)
             protocol = "ipv6" if ":" in local or ":" in remote else "ipv4"
             ends = Connection(protocol, local, local_port, remote, remote_port, found_by)  # type: ignore[arg-type]
