@@ -29,6 +29,10 @@ enum ec_constants {
 	EC_LABEL_LENGTH = 32,	   /* the longest label has 31 characters */
 	EC_SCHEDULE_LENGTH = 576,  /* nine secrets, side by side */
 	EC_PARAMETER_ROWS = 256,   /* ways of libraries to keep version and cipher; row 0: not known */
+	EC_SNAP_MAXIMUM = 262144,  /* of one packet, as in libpcap (MAXIMUM_SNAPLEN); no kernel makes larger ones */
+	EC_OWNER_OPTIONS = 72,	   /* a comment of at most 36 bytes and a custom option of 36, heads included */
+	EC_ENTERPRISE = 32473,	   /* owner of our custom options: formats/pcapng.py */
+	EC_INTERFACES_MAXIMUM = 4096, /* interfaces that one capture can see, those that are gone included */
 };
 
 enum ec_kind {
@@ -302,6 +306,43 @@ struct ec_losses {
 	__u64 end_records;	  /* ends of conversations and processes that found no room */
 	__u64 truncated_calls;
 	__u64 truncated_bytes;
+};
+
+/*
+ * A process that owns sockets, by a number that stands for this very content. "options" are those of a pcapng packet
+ * block, ready to be copied: a comment for people and a custom option for tools. 104 bytes.
+ */
+struct ec_owner {
+	__u32 pid;
+	__u32 uid;
+	__u8 comm[EC_COMM_LENGTH];
+	__u32 in_cgroup; /* not 0: under one of the cgroups in the map "cgroups" */
+	__u32 length;	 /* of the options; 0: they are not written yet */
+	__u8 options[EC_OWNER_OPTIONS];
+};
+
+/* What the program for packets must know of one interface, by its index in the map "interfaces" of its namespace. */
+struct ec_interface {
+	__u32 number; /* in the file, and in the array "interface_counts" */
+	__u32 header; /* bytes of a frame before what its EtherType announces; 0: frames begin with an IP header */
+	__u32 space;  /* number of the network namespace: addresses mean something only within one */
+	__u32 both;   /* not 0: both ends of every frame are here (loopback) */
+};
+
+/* One row in the array "packet_settings". Whose packets are wanted stands in ec_settings. */
+struct ec_packet_settings {
+	__u64 wall_offset_ns; /* from CLOCK_BOOTTIME to time since 1970 */
+	__u64 wakeup_level;   /* fill of the ring in bytes at which a packet wakes the reader */
+	__u32 snap_length;    /* bytes kept of one packet, at least 1 */
+	__u32 with_names;     /* not 0: where only some processes are wanted, questions to name servers as well */
+};
+
+/* Packets of one interface that passed the filter; "delivered" is their difference. */
+struct ec_interface_counts {
+	__u64 received;
+	__u64 dropped; /* for which there was no room in the ring */
+	__u64 cut;     /* longer than the snap length */
+	__u64 unreadable; /* delivered without content: the kernel could not read it */
 };
 
 /* What stands in front of every part of a recording. */

@@ -24,6 +24,10 @@ SECRET_MAXIMUM = 64
 LABEL_LENGTH = 32
 SCHEDULE_LENGTH = 576
 PARAMETER_ROWS = 256
+SNAP_MAXIMUM = 262144
+OWNER_OPTIONS = 72
+ENTERPRISE = 32473
+INTERFACES_MAXIMUM = 4096
 
 
 class Direction(IntEnum):
@@ -211,6 +215,22 @@ HOOK_FIELDS = (
     "shape",
 )
 
+INTERFACE = Struct("<IIII")
+INTERFACE_FIELDS = (
+    "number",
+    "header",
+    "space",
+    "both",
+)
+
+INTERFACE_COUNTS = Struct("<QQQQ")
+INTERFACE_COUNTS_FIELDS = (
+    "received",
+    "dropped",
+    "cut",
+    "unreadable",
+)
+
 LOSSES = Struct("<QQQQQQQQ")
 LOSSES_FIELDS = (
     "ring_full_records",
@@ -230,6 +250,24 @@ OPERAND_FIELDS = (
     "third",
     "word",
     "loads",
+)
+
+OWNER = Struct("<II16sII72s")
+OWNER_FIELDS = (
+    "pid",
+    "uid",
+    "comm",
+    "in_cgroup",
+    "length",
+    "options",
+)
+
+PACKET_SETTINGS = Struct("<QQII")
+PACKET_SETTINGS_FIELDS = (
+    "wall_offset_ns",
+    "wakeup_level",
+    "snap_length",
+    "with_names",
 )
 
 PARAMETER_ROW = Struct("<10s10s10s")

@@ -6,15 +6,20 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from ecapture._wire import CGROUPS_MAXIMUM, COMM_LENGTH
+from ecapture._wire import SNAP_MAXIMUM as _SNAP_MAXIMUM
 from ecapture.errors import TargetNotFound, UsageError
 
+SNAP_MAXIMUM: Final = _SNAP_MAXIMUM
+"""As much as is ever kept of a packet, in bytes."""
 RING_BYTES = 16 << 20
 _RING_MINIMUM, _RING_MAXIMUM = 1 << 16, 1 << 30
+SNAP_MINIMUM = 18
+"""The head of an Ethernet frame with a VLAN tag, in bytes."""
 Mode = Literal["text", "record"]
 
 
@@ -62,6 +67,27 @@ class Limits(msgspec.Struct, frozen=True):
     ring: int = RING_BYTES
 
 
+class PacketConfig(msgspec.Struct, frozen=True):
+    """Which packets are wanted, and how much of each.
+
+    ``interfaces`` are names, empty for all; ``spaces`` are processes whose network namespaces are
+    meant, empty for our own. ``snap_length`` bytes are kept of a packet. ``expression`` is a filter
+    in the language of libpcap. ``with_names``: where the scope names processes, questions to name
+    servers are wanted whoever asks them.
+    """
+
+    interfaces: tuple[str, ...] = ()
+    spaces: tuple[int, ...] = ()
+    snap_length: int = SNAP_MAXIMUM
+    expression: str = ""
+    with_names: bool = False
+
+    def check(self) -> None:
+        """Raises TargetNotFound for processes that do not exist."""
+        for pid in self.spaces:
+            _check_process(pid, "--netns")
+
+
 class CaptureConfig(msgspec.Struct, frozen=True):
     """One capture.
 
@@ -79,9 +105,10 @@ class CaptureConfig(msgspec.Struct, frozen=True):
     types: Literal["auto", "required", "none"] = "auto"
     plaintext: bool = True
     keys: bool = False
+    packets: PacketConfig | None = None
 
 
-def _check_process(pid: int) -> None:
+def _check_process(pid: int, option: str = "--pid") -> None:
     try:
         status = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except OSError:
@@ -98,9 +125,9 @@ def _check_process(pid: int) -> None:
     group = int(found[1]) if found else pid
     if group != pid:
         raise UsageError(
-            option="--pid",
+            option=option,
             problem=f"{pid} is a thread of process {group}",
-            hint=f"use --pid {group}",
+            hint=f"use {option} {group}",
         )
 
 

@@ -389,9 +389,9 @@ class Summary(msgspec.Struct):
     lost_bytes: int = 0
     unreadable: int = 0
     statements: int = 0
-    malformed: int = 0
     packets: int = 0
     packets_dropped: int = 0
+    malformed: int = 0
 
     def __str__(self) -> str:
         return "summary: " + " ".join(

@@ -146,6 +146,44 @@ class HarOutput:
         self._writer.close()
 
 
+class PacketOutput:
+    """Packets and the keys to them, as a pcapng file."""
+
+    def __init__(self, destination: Destination) -> None:
+        from ecapture.formats.capture_file import CaptureFileFormat  # noqa: PLC0415
+
+        if isinstance(destination, Stdout) and os.isatty(1):
+            raise UsageError(
+                option="-m pcap",
+                problem="packets are binary and standard output is a terminal",
+                hint="write them to a file with -w FILE",
+            )
+        host = os.uname()
+        self._format = CaptureFileFormat(
+            hardware=host.machine,
+            system=f"{host.sysname} {host.release}",
+            application=f"ecapture {version()}",
+        )
+        self._writer = open_sink(destination, opening=self._format.opening)
+
+    def opening(self, _metadata: Metadata) -> None:
+        """The beginning is written with the first packets."""
+
+    def records(self, batch: bytes) -> None:
+        """An empty batch says that time has passed."""
+        if not batch:
+            self._writer.tick()
+
+    def events(self, events: list[Event]) -> None:
+        """Write the blocks of one batch with one call."""
+        self._writer.write(*self._format.encode(events))
+        self._format.written()
+
+    def close(self, _losses: Losses) -> None:
+        """Write what is queued."""
+        self._writer.close()
+
+
 class RecordOutput:
     """Records as they came, for ``replay``."""
 

@@ -23,11 +23,12 @@ from ecapture.binary.process import read_process
 from ecapture.config import CaptureConfig
 from ecapture.discovery import Discovery
 from ecapture.errors import ECaptureError
-from ecapture.events import Event, Losses, Statement, Summary
+from ecapture.events import Event, InterfaceCounts, Losses, Packets, Statement, Summary
 from ecapture.kernel.attach import Programs
 from ecapture.kernel.decode import Decoder
 from ecapture.kernel.feature import feature
 from ecapture.kernel.keys import key_hooks
+from ecapture.kernel.packets import PacketPrograms, Plan
 from ecapture.kernel.recording import Metadata, RecordingReader
 from ecapture.launch import Launched
 from ecapture.outputs import Output
@@ -58,6 +59,9 @@ class Source(Protocol):
 
     def batches(self) -> Generator[bytes]:
         """Batches of records; an empty one says that time has passed."""
+
+    def frames(self) -> list[Event]:
+        """Packets and what belongs to them, since it was last asked: behind every batch."""
 
     def container_of(self, pid: int) -> str:
         """The id of the container a process is in, "" if it is in none or gone."""
@@ -91,6 +95,9 @@ class Capture:
         self._descriptors = ExitStack()
         self._wake_write = -1
         self._programs: Programs | None = None
+        self._plan: Plan | None = None
+        self._packets: PacketPrograms | None = None
+        self._frames: list[Event] = []
         self._launched: Launched | None = None
         self._discovery: Discovery | None = None
 
@@ -105,9 +112,18 @@ class Capture:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def check(self) -> None:
+        """Refuses what cannot be captured; nothing is attached yet. Entering does it, too.
+
+        Raises UsageError, HostError, TargetError or KernelError.
+        """
+        self.config.scope.check()
+        if self.config.packets is not None and self._plan is None:
+            self._plan = Plan(self.config.packets)
+
     def _start(self) -> None:
         config = self.config
-        config.scope.check()
+        self.check()
         chosen = [probes()[name] for name in config.probes]
         # The wake-up pipe: stop() may come from a signal handler or another thread.
         wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -134,12 +150,19 @@ class Capture:
             kernel=os.uname().release,
             machine=os.uname().machine,
         )
+        if self._plan is not None:
+            offset = self.metadata.wall_offset_ns
+            self._packets = PacketPrograms(self._plan, config, self._programs, offset)
         self._discovery = Discovery(self._programs, chosen, config)
         self._discovery.start()
         self._poll = self._descriptors.enter_context(select.epoll())
         self._poll.register(wake_read, select.EPOLLIN)
         # Edge-triggered: told of wake-ups only, not that there is data, which is nearly always so.
         self._poll.register(self._programs.ring.fd, select.EPOLLIN | select.EPOLLET)
+        if self._packets is not None:
+            self._poll.register(self._packets.ring.fd, select.EPOLLIN | select.EPOLLET)
+            for fd in self._packets.filenos():
+                self._poll.register(fd, select.EPOLLIN)
         if self._launched is not None:
             ended = os.pidfd_open(self._launched.pid)
             self._descriptors.callback(os.close, ended)
@@ -151,7 +174,8 @@ class Capture:
             raise ValueError("the capture was not entered")
         if self._launched is not None:
             self._launched.start()
-        return self._discovery.describe()
+        packets = f"; {self._packets.describe()}" if self._packets is not None else ""
+        return self._discovery.describe() + packets
 
     def stop(self) -> None:
         """Ends the iteration, after everything in flight. For signal handlers and threads, too."""
@@ -172,27 +196,43 @@ class Capture:
             self.losses = programs.losses()
 
     def _live(self, programs: Programs) -> Iterator[bytes]:
-        ring, poll = programs.ring, self._poll
+        ring, poll, packets = programs.ring, self._poll, self._packets
         last_data = time.monotonic()
         while not self._stopping and not self._command_ended():
+            # Packets first: the secrets that they need are then in this batch or behind it.
+            size = self._drain_packets()
             batch = ring.drain(_BATCH_BYTES)
             now = time.monotonic()
-            if batch:
+            yield batch
+            if batch or size:
                 last_data = now
-                yield batch
-                if len(batch) < _BATCH_BYTES // 2:
+                if max(len(batch), size) < _BATCH_BYTES // 2:
                     poll.poll(_ACTIVE_SECONDS)
             elif now - last_data < _QUIET_SECONDS:
-                yield b""
                 poll.poll(_ACTIVE_SECONDS)
             else:
-                yield b""
                 programs.sleep()
-                if not ring.pending():
+                if not ring.pending() and not (packets and packets.ring.pending()):
                     poll.poll(_ASLEEP_SECONDS)
         self._detach()
-        while batch := ring.drain(_BATCH_BYTES):
+        while (size := self._drain_packets()) + len(batch := ring.drain(_BATCH_BYTES)):
             yield batch
+        if packets is not None:
+            self._frames += packets.counts()
+            yield b""
+
+    def _drain_packets(self) -> int:
+        """Bytes of packets that ``frames`` will tell of."""
+        if self._packets is None:
+            return 0
+        told = self._packets.drain(_BATCH_BYTES)
+        self._frames += told
+        return sum(len(event.blocks) for event in told if type(event) is Packets)
+
+    def frames(self) -> list[Event]:
+        """See Source."""
+        told, self._frames = self._frames, []
+        return told
 
     def container_of(self, pid: int) -> str:
         """See Source. Asked of /proc the first time."""
@@ -217,6 +257,8 @@ class Capture:
         # From here on nothing new comes; what is in the ring is still ours to read.
         if self._discovery is not None:
             self._discovery.close()
+        if self._packets is not None:
+            self._packets.detach()
 
     def __iter__(self) -> Iterator[Event]:
         self.ready()
@@ -228,6 +270,12 @@ class Capture:
         if self._discovery is not None:
             self._discovery.close()
             self._discovery = None
+        if self._packets is not None:
+            self._packets.close()
+            self._packets = None
+        if self._plan is not None:
+            self._plan.close()
+            self._plan = None
         if self._programs is not None:
             self._programs.close()
             self._programs = None
@@ -263,6 +311,10 @@ class Replay:
         self.losses = self._reader.losses
         self.malformed = self._reader.malformed
 
+    def frames(self) -> list[Event]:
+        """See Source. A recording has no packets."""
+        return []
+
     def container_of(self, pid: int) -> str:
         """See Source. As it was when recorded."""
         return self._reader.containers.get(pid, "")
@@ -285,6 +337,7 @@ def pump(
                 for output in outputs:
                     output.records(batch)
                 decoded = decoder.decode(batch)
+                decoded += source.frames()
                 if decoded:
                     # By the time of the records, so that a replay does at the same places what
                     # the live run did.
@@ -302,6 +355,7 @@ def pump(
         losses = source.losses
         summary.malformed = decoder.malformed + source.malformed
         summary.lost = losses.ring_full_records + losses.table_full_records + summary.malformed
+        summary.lost += summary.packets_dropped
         summary.lost_bytes = losses.ring_full_bytes
 
 
@@ -311,6 +365,9 @@ def _count(events: list[Event], summary: Summary) -> None:
             summary.statements += 1
             summary.truncated += event.missing == "truncated"
             summary.unreadable += event.missing == "unreadable"
+        elif type(event) is InterfaceCounts:
+            summary.packets += event.received - event.dropped
+            summary.packets_dropped += event.dropped
 
 
 def run(source: Source, outputs: Sequence[Output], stages: Sequence[Stage] = ()) -> Summary:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-STUB = CHECKOUT / "src" / "ecapture" / "kernel" / "_native.pyi"
+STUBS = CHECKOUT / "src" / "ecapture" / "kernel"
 EXCEPTIONS = Path(__file__).parent / "stub_exceptions.txt"
 
 
-def test_the_stub_matches_the_extension(tmp_path):
+@pytest.mark.parametrize("name", ["_native", "_network"])
+def test_the_stub_matches_the_extension(name, tmp_path):
     pytest.importorskip("mypy.stubtest")
     (tmp_path / "mypy.ini").write_text(f"[mypy]\nmypy_path = {CHECKOUT / 'src'}\n")
     found = subprocess.run(
@@ -21,7 +22,7 @@ def test_the_stub_matches_the_extension(tmp_path):
             sys.executable,
             "-m",
             "mypy.stubtest",
-            "ecapture.kernel._native",
+            f"ecapture.kernel.{name}",
             "--mypy-config-file",
             str(tmp_path / "mypy.ini"),
             "--allowlist",
@@ -56,6 +57,10 @@ def test_what_the_extension_offers_is_documented():
         "Map.max_entries",
         "Object.path",
     }
-    found = dict(documented(ast.parse(STUB.read_text()).body))
+    found = {
+        name: has
+        for stub in ("_native.pyi", "_network.pyi")
+        for name, has in documented(ast.parse((STUBS / stub).read_text()).body)
+    }
     assert len(found) > 30
     assert {name for name, has in found.items() if not has} == plain

@@ -14,6 +14,8 @@ from ecapture._wire import PLAIN_SLOTS, Shape
 from ecapture.kernel import families
 from ecapture.kernel.families import FAMILIES, host_programs, objects
 from ecapture.kernel.keys import KEPT, LOG, MASTER, NSS_LOG, NSS_VALUE
+from ecapture.kernel.owners import CREATED, HELD, USED
+from ecapture.kernel.packets import IN, OUT, OWNERS, PACKETS
 from ecapture.kernel.told import TOLD
 from ecapture.probes import probes
 
@@ -89,6 +91,7 @@ def reachable(name, monkeypatch):
         if family.object == name:
             found |= {family.enter, family.leave, family.leave_bounded, family.assume} - {""}
             found |= {f"{family.enter}_{row}" for row in range(PLAIN_SLOTS) if family.enter}
+    found |= {PACKETS: {IN, OUT}, OWNERS: {CREATED, HELD, *USED}}.get(name, set())
     for count in range(len(FEATURES) + 1):
         for present in itertools.combinations(FEATURES, count):
             monkeypatch.setattr(families, "feature", lambda asked, has=present: asked in has)
@@ -110,7 +113,7 @@ def test_every_program_is_reachable_from_some_plan(path, monkeypatch):
 def test_every_object_is_loaded_for_something():
     shapes_used = {hook.shape for probe in probes().values() for hook in probe.hooks}
     shapes_used |= {hook.shape for hook in (LOG, MASTER, KEPT, NSS_LOG, NSS_VALUE, TOLD)}
-    loaded = {*objects(shapes_used)}
+    loaded = {*objects(shapes_used), OWNERS, PACKETS}
     assert {path.name.split(".")[0] for path in shipped()} == loaded
 
 

@@ -5,7 +5,7 @@ import pytest
 from records import CONVERSATION, ended, plaintext_record, recording
 
 from ecapture.errors import SinkError, TargetNotFound
-from ecapture.events import Gap, Losses, Plaintext
+from ecapture.events import Gap, InterfaceCounts, Losses, Packets, Plaintext
 from ecapture.kernel.recording import Metadata
 from ecapture.session import Capture, Replay, pump, run
 
@@ -18,7 +18,8 @@ BATCHES = [
 class Source:
     """Batches from a list."""
 
-    def __init__(self, batches, losses=None):
+    def __init__(self, batches, losses=None, frames=()):
+        self._frames = list(frames)
         self.metadata = Metadata(0)
         self.losses = Losses()
         self.malformed = 0
@@ -32,6 +33,9 @@ class Source:
         finally:
             self.closed = True
             self.losses = self._losses
+
+    def frames(self):
+        return self._frames.pop(0) if self._frames else []
 
     def container_of(self, _pid):
         return ""
@@ -79,6 +83,16 @@ class Ending:
 
     def close(self):
         return [*self.held, ended()]
+
+
+def test_packets_come_behind_the_secrets_of_their_batch_and_are_counted():
+    counts = InterfaceCounts(9, 1, 0, 7, 2, 0, 0)
+    frames = [[Packets(5, b"block")], [counts]]
+    output = Output()
+    summary = run(Source([plaintext_record(b"hello"), b""], frames=frames), [output])
+    told = [[type(event) for event in what] for name, what in output.calls if name == "events"]
+    assert told == [[Plaintext, Packets], [InterfaceCounts]]
+    assert (summary.packets, summary.packets_dropped, summary.lost) == (5, 2, 2)
 
 
 def test_outputs_get_records_then_events_and_the_losses_last():

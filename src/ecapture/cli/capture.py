@@ -18,11 +18,13 @@ from ecapture.cli.choices import (
     make_outputs,
     make_stages,
     only_keys,
+    only_packets,
+    packet_file,
     parses,
     truncation,
 )
 from ecapture.cli.console import say, set_up_logging
-from ecapture.cli.options import capture_options, scope_from
+from ecapture.cli.options import capture_options, packets_from, scope_from
 from ecapture.config import CaptureConfig, Limits, byte_size, ring_size
 from ecapture.errors import ECaptureError, UsageError
 from ecapture.outputs import STDOUT
@@ -42,7 +44,7 @@ _PAGE = 4096  # the unit of the reference's --mapsize
     metavar="FILE",
     help="Observe only this library or executable. Repeatable.",
 )
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
 @click.pass_context
 def tls(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of TLS connections.
@@ -63,7 +65,7 @@ def tls(context: click.Context, /, **given: Any) -> None:
     metavar="FILE",
     help="Observe only this library or executable. Repeatable.",
 )
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
 @click.pass_context
 def gnutls(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of programs that use GnuTLS. See `ecapture tls --help` for the rest."""
@@ -80,7 +82,7 @@ def gnutls(context: click.Context, /, **given: Any) -> None:
     metavar="FILE",
     help="Observe only this program or library. Repeatable.",
 )
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
 @click.pass_context
 def gotls(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of programs written in Go. See `ecapture tls --help` for the rest."""
@@ -134,7 +136,7 @@ def nss_files(named: Sequence[str], *, keys: bool) -> tuple[str, ...]:
 @click.command(name="all")
 @capture_options
 @click.option("--only", metavar="NAME,...", help="Only these probes, such as tls,gnutls.")
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
 @click.pass_context
 def everything(context: click.Context, /, *, only: str | None, **given: Any) -> None:
     """Show the plaintext of all libraries this program knows, in one timeline."""
@@ -155,6 +157,7 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
     set_up_logging(debug=given["debug"], path=given["logaddr"])
     config = _config(chosen, given, command)
     session = Capture(config, keep_stdout=not _writes_to_stdout(given))
+    session.check()  # before outputs are opened, which empties files
     stages = make_stages(given, session.container_of)
     outputs = make_outputs(given, session.container_of)
     with session:
@@ -174,6 +177,8 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
 def _writes_to_stdout(given: dict[str, Any]) -> bool:
     if key_log(given) == STDOUT:
         return True
+    if only_packets(given):
+        return packet_file(given) == STDOUT
     to_stdout = given["output"] == STDOUT or (given["output"] is given["eventaddr"] is None)
     return not only_keys(given) and to_stdout
 
@@ -181,12 +186,7 @@ def _writes_to_stdout(given: dict[str, Any]) -> bool:
 def _config(
     chosen: tuple[str, ...], given: dict[str, Any], command: list[str] | None
 ) -> CaptureConfig:
-    if given["packet_filter"]:
-        raise UsageError(
-            option=" ".join(given["packet_filter"]),
-            problem="packet filters belong to packet capture, which this version does not have",
-            hint="to start a command under observation, put it after --",
-        )
+    _check_packet_options(given)
     if command is not None and not command:
         raise UsageError(
             option="--", problem="no command follows it", hint="example: ecapture tls -- curl URL"
@@ -202,9 +202,29 @@ def _config(
         libraries=tuple(os.path.abspath(path) for path in given["libraries"]),  # noqa: PTH100 - keeps symlinks
         command=tuple(command or ()),
         types=("auto", "required", "none")[given["btf"]],
-        plaintext=not only_keys(given),
-        keys=key_log(given) is not None,
+        plaintext=not (only_keys(given) or only_packets(given)),
+        keys=key_log(given) is not None or only_packets(given),
+        packets=packets_from(given) if only_packets(given) else None,
     )
+
+
+def _check_packet_options(given: dict[str, Any]) -> None:
+    """Refuses what means something for packets only, where none are captured."""
+    if only_packets(given):
+        return
+    options = {"-i": "interfaces", "--netns": "spaces", "--pcapfile": "pcapfile"}
+    named = [option for option, name in options.items() if given[name]]
+    named += ["--snaplen"] * (given["snap_length"] != "0") + ["--with-dns"] * given["with_names"]
+    if given["packet_filter"]:
+        raise UsageError(
+            option=" ".join(given["packet_filter"]),
+            problem="a packet filter selects packets, which are captured with -m pcap only",
+            hint="to start a command under observation, put it after --",
+        )
+    if named:
+        raise UsageError(
+            option=named[0], problem="belongs to packets", hint="capture packets with -m pcap"
+        )
 
 
 def _stop_on_signals(session: Capture) -> None:

@@ -11,19 +11,45 @@ from ecapture.config import byte_size
 from ecapture.errors import UsageError
 from ecapture.formats.keylog import KeyLogFormat
 from ecapture.formats.text import TextFormat
-from ecapture.outputs import STDOUT, FormatOutput, Output, RecordOutput, open_destinations
+from ecapture.outputs import (
+    STDOUT,
+    FormatOutput,
+    Output,
+    PacketOutput,
+    RecordOutput,
+    open_destinations,
+)
 from ecapture.pipeline.stage import Stage
 from ecapture.sinks.destination import Destination, Stdout
 from ecapture.sinks.rotation import Rotation
 
-MODES = ("text", "jsonl", "har", "record", "keylog")
+MODES = ("text", "jsonl", "har", "record", "keylog", "pcap")
 KEY_LOG = "ecapture_openssl_key.log"
 """Where keys go unless -k says otherwise; the name is the reference's."""
+PACKET_FILE = "save.pcapng"
+"""Where packets go unless --pcapfile or -w says otherwise; the name is the reference's."""
 
 
 def only_keys(given: dict[str, Any]) -> bool:
     """Whether nothing but keys is wanted, so that calls that read and write cost nothing."""
     return given["model"] in ("keylog", "key")
+
+
+def only_packets(given: dict[str, Any]) -> bool:
+    """Whether packets and the keys to them are wanted, and nothing else."""
+    return given["model"] in ("pcap", "pcapng")
+
+
+def packet_file(given: dict[str, Any]) -> str | None:
+    """Where packets go; None: they are only forwarded. Raises UsageError."""
+    named: set[str] = {name for name in (given["pcapfile"], given["output"]) if name}
+    if len(named) > 1:
+        raise UsageError(
+            option="--pcapfile",
+            problem="-w names another file",
+            hint="with -m pcap both name the file of packets: give one",
+        )
+    return named.pop() if named else None if given["eventaddr"] else PACKET_FILE
 
 
 def key_log(given: dict[str, Any]) -> str | None:
@@ -39,7 +65,8 @@ def truncation(given: dict[str, Any]) -> int | None:
 
 def parses(given: dict[str, Any]) -> bool:
     """Whether conversations are parsed into messages, rather than shown as they are."""
-    return given["model"] != "record" and not given["raw"] and not only_keys(given)
+    unparsed = given["model"] == "record" or given["raw"]
+    return not (unparsed or only_keys(given) or only_packets(given))
 
 
 def make_stages(given: dict[str, Any], container_of: Callable[[int], str]) -> list[Stage]:
@@ -81,7 +108,8 @@ def make_outputs(given: dict[str, Any], container_of: Callable[[int], str]) -> l
         _check_key_log(given, keys)
         outputs.append(FormatOutput(KeyLogFormat(), keys, append=True))
     if not only_keys(given):
-        named = open_destinations(given["output"], given["eventaddr"], _rotation(given))
+        output = packet_file(given) if only_packets(given) else given["output"]
+        named = open_destinations(output, given["eventaddr"], _rotation(given))
         outputs += [_main_output(given, destination, container_of) for destination in named]
     return outputs
 
@@ -109,6 +137,8 @@ def _main_output(
     given: dict[str, Any], destination: Destination, container_of: Callable[[int], str]
 ) -> Output:
     mode = given["model"]
+    if only_packets(given):
+        return PacketOutput(destination)
     if mode not in MODES:
         raise UsageError(
             option="-m",

@@ -65,7 +65,7 @@ _COMMANDS = {
 _ALIASES = {"gnu": "gnutls", "nspr": "nss", "openssl": "tls", "tlsgo": "gotls"}
 # Options without a value, for finding the subcommand behind options that stand before it.
 _SWITCHES = {
-    *("--hex", "--raw", "--brief", "--follow", "--json", "--redact"),
+    *("--hex", "--raw", "--brief", "--follow", "--json", "--redact", "--with-dns"),
     *("-d", "--debug", "-h", "--help", "-v", "--version"),
 }
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ecapture.config import Scope
+from ecapture.config import SNAP_MAXIMUM, SNAP_MINIMUM, PacketConfig, Scope, byte_size
+from ecapture.errors import UsageError
 
 _OUTPUT = (
     click.option(
@@ -16,7 +17,7 @@ _OUTPUT = (
         "--model",
         default="text",
         metavar="MODE",
-        help="text (default), jsonl, har, record or keylog.",
+        help="text (default), jsonl, har, record, keylog or pcap (also pcapng).",
     ),
     click.option(
         "-k",
@@ -85,8 +86,46 @@ _OUTPUT = (
         help="Keep at most so many bytes of each body (with --raw and record: of each call).",
     ),
 )
+_PACKETS = (
+    click.option(
+        "--pcapfile",
+        metavar="FILE",
+        help="With -m pcap: write packets to FILE, as -w does. By default save.pcapng.",
+    ),
+    click.option(
+        "-i",
+        "--ifname",
+        "interfaces",
+        multiple=True,
+        metavar="NAME",
+        help="With -m pcap: packets of this interface. Repeatable; by default of all.",
+    ),
+    click.option(
+        "--netns",
+        "spaces",
+        type=click.IntRange(1),
+        multiple=True,
+        metavar="PID",
+        help="With -m pcap: interfaces in the network namespace of process PID. Repeatable.",
+    ),
+    click.option(
+        "--snaplen",
+        "snap_length",
+        default="0",
+        metavar="SIZE",
+        help="With -m pcap: keep at most so many bytes of each packet; 0 keeps all.",
+    ),
+    click.option(
+        "--with-dns",
+        "with_names",
+        is_flag=True,
+        help="With -m pcap and --pid, --uid, --comm, --cgroup_path or a command: also all packets"
+        " of DNS, whoever asks.",
+    ),
+)
 _OPTIONS = (
     *_OUTPUT,
+    *_PACKETS,
     click.option(
         "-p",
         "--pid",
@@ -153,6 +192,24 @@ def capture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def packets_from(given: dict[str, Any]) -> PacketConfig:
+    """Which packets the options describe. Raises UsageError."""
+    length = byte_size(given["snap_length"], "--snaplen") or SNAP_MAXIMUM
+    if length < SNAP_MINIMUM:
+        raise UsageError(
+            option="--snaplen",
+            problem=f"{length} bytes are less than addresses and type of a frame have",
+            hint=f"{SNAP_MINIMUM} or more, or 0 to keep all",
+        )
+    return PacketConfig(
+        interfaces=tuple(dict.fromkeys(given["interfaces"])),
+        spaces=tuple(dict.fromkeys(given["spaces"])),
+        snap_length=min(length, SNAP_MAXIMUM),
+        expression=" ".join(given["packet_filter"]).strip(),
+        with_names=given["with_names"],
+    )
 
 
 def scope_from(given: dict[str, Any]) -> Scope:

@@ -142,6 +142,9 @@ class Object:
     ) -> Link:
         """Attaches to one place of a file by a perf event; ``pid`` -1 means every process."""
 
+    def program_fd(self, program: str) -> int:
+        """The descriptor of a loaded program; it stays this object's."""
+
     def attach_uprobe_multi(
         self,
         program: str,
@@ -167,9 +170,13 @@ class Object:
 
 @disjoint_base
 class Ring:
-    """The consumer side of a ring buffer map; there may be one only. Raises NativeError."""
+    """The consumer side of a ring buffer map; there may be one only. Raises NativeError.
 
-    def __new__(cls, ring: Map) -> Self: ...
+    A record says its own length, in bytes, in four bytes at ``length_at``; in what is drained each
+    begins at a multiple of ``align`` (a power of two). The defaults are those of ``ec_header``.
+    """
+
+    def __new__(cls, ring: Map, length_at: int = 8, align: int = 8) -> Self: ...
     @property
     def fd(self) -> int:
         """To poll for what a record wakes up."""
@@ -182,10 +189,10 @@ class Ring:
         """Bytes that are in the ring, those still being written included."""
 
     def drain(self, limit: int) -> bytes:
-        """Takes whole records out, at most ``limit`` bytes, one behind the other, padded to eight.
+        """Takes whole records out, at most ``limit`` bytes, one behind the other, padded.
 
-        A record is as long as the ``size`` in its header says, not as long as its reservation. It
-        stops at one that is still being written. Runs without the interpreter lock.
+        A record is as long as it says itself, not as long as its reservation. It stops at one that
+        is still being written. Runs without the interpreter lock.
         """
 
     def close(self) -> None:

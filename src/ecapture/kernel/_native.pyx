@@ -331,11 +331,14 @@ cdef class Object:
         opts.bpf_cookie = cookie
         opts.retprobe = at_return
         encoded = os.fsencode(path)
-        cdef bpf_program *target = self._program(program)
-        return _own_link(bpf_program__attach_uprobe_opts(target, pid, encoded, offset, &opts), "attach", path)
+        return _own_link(bpf_program__attach_uprobe_opts(self._program(program), pid, encoded, offset, &opts), "attach",
+                         path)
+
+    def program_fd(self, str program):
+        return bpf_program__fd(self._program(program))
 
     def attach_uprobe_multi(self, str program, str path, offsets, cookies=None, int pid=0, bint at_return=False):
-        return link_uprobe_multi(bpf_program__fd(self._program(program)), path, offsets, cookies, pid, at_return)
+        return link_uprobe_multi(self.program_fd(program), path, offsets, cookies, pid, at_return)
 
     def close(self):
         if self._object:
@@ -426,10 +429,11 @@ cdef class Ring:
     cdef readonly size_t size
     cdef uint64_t *_consumer
     cdef uint8_t *_producer  # the page of the producer's position, then the data once
-    cdef size_t _page
+    cdef size_t _page, _length_at, _align
     cdef object _map
 
-    def __cinit__(self, Map ring not None):
+    def __cinit__(self, Map ring not None, size_t length_at=8, size_t align=8):
+        self._length_at, self._align = length_at, align
         self._page = os.sysconf("SC_PAGE_SIZE")
         self.size = ring.max_entries
         self.fd = ring.fd
@@ -468,11 +472,9 @@ cdef class Ring:
         return batch[:used]
 
     cdef size_t _copy(self, uint8_t *out, size_t room) noexcept nogil:
-        cdef uint64_t mask = self.size - 1
+        cdef uint64_t mask = self.size - 1, at = self._consumer[0], end = ec_load_acquire64(<uint64_t *>self._producer)
         cdef uint8_t *ring = self._producer + self._page
-        cdef uint64_t at = self._consumer[0]
-        cdef uint64_t end = ec_load_acquire64(<uint64_t *>self._producer)
-        cdef size_t used = 0, reserved, record, start, first
+        cdef size_t used = 0, reserved, record, padded, start, first
         cdef uint32_t word, true_size
         while at < end:
             word = ec_load_acquire32(<uint32_t *>(ring + (at & mask)))
@@ -481,20 +483,16 @@ cdef class Ring:
             reserved = word & 0x3FFFFFFF
             if not (word >> 30) & 1:  # not discarded
                 start = (at + 8) & mask
-                # struct ec_header: size is the second member, behind eight bytes of time
-                true_size = (<uint32_t *>(ring + ((start + 8) & mask)))[0]
+                true_size = (<uint32_t *>(ring + ((start + self._length_at) & mask)))[0]
                 record = true_size if true_size <= reserved else reserved
-                if used + ((record + 7) & ~<size_t>7) > room:
+                padded = (record + self._align - 1) & ~(self._align - 1)
+                if used + padded > room:
                     break
-                first = self.size - start
-                if first >= record:
-                    memcpy(out + used, ring + start, record)
-                else:
-                    memcpy(out + used, ring + start, first)
-                    memcpy(out + used + first, ring, record - first)
-                if record & 7:
-                    memset(out + used + record, 0, 8 - (record & 7))
-                used += (record + 7) & ~<size_t>7
+                first = min(record, self.size - start)
+                memcpy(out + used, ring + start, first)
+                memcpy(out + used + first, ring, record - first)
+                memset(out + used + record, 0, padded - record)
+                used += padded
             at += (reserved + 8 + 7) & ~<uint64_t>7
             ec_store_release(self._consumer, at)
         return used

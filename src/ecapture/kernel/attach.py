@@ -64,7 +64,7 @@ _EMPTY_BTF = (
 
 
 @contextlib.contextmanager
-def _translated(subject: str) -> Iterator[None]:
+def translated(subject: str) -> Iterator[None]:
     """Native errors become ours, with what libbpf had to say about them."""
     _native.take_messages()
     try:
@@ -155,7 +155,7 @@ class Programs:
         self._parameter_rows: dict[bytes, int] = {}
         self._parameter_lock = threading.Lock()
         try:
-            with self._type_information() as types:
+            with self.type_information() as types:
                 for name in objects(hook.shape for hook in self.hooks):
                     self._load(name, types, config)
             self._fill(config)
@@ -176,8 +176,8 @@ class Programs:
             )
 
     @contextlib.contextmanager
-    def _type_information(self) -> Iterator[str | None]:
-        """A file of BTF for libbpf; None: the kernel's own."""
+    def type_information(self) -> Iterator[str | None]:
+        """A file of BTF for libbpf, until an object is loaded; None: the kernel's own."""
         if self._types:
             yield None
             return
@@ -186,14 +186,23 @@ class Programs:
             file.flush()
             yield file.name
 
-    def _load(self, name: str, types: str | None, config: CaptureConfig) -> None:
+    @property
+    def maps(self) -> dict[str, _native.Map]:
+        """The maps that all programs share, by name."""
+        return self._maps
+
+    def open(self, name: str, types: str | None) -> _native.Object:
+        """An object of bpf/, not yet loaded, which is the caller's; see ``type_information``."""
         path = _OBJECTS / f"{name}.{machine()}.bpf.o"
         if not path.exists():
             raise FeatureMissing(
                 feature=f"build for {machine()}", since="x86_64 and aarch64", needed_for="ecapture"
             )
-        with _translated(str(path)):
-            loaded = self._objects[name] = _native.Object(str(path), types)
+        with translated(str(path)):
+            return _native.Object(str(path), types)
+
+    def _load(self, name: str, types: str | None, config: CaptureConfig) -> None:
+        loaded = self._objects[name] = self.open(name, types)
         self._programs[name] = frozenset(loaded.programs())
         calls = {
             program
@@ -211,7 +220,7 @@ class Programs:
                 loaded.reuse_map(shared, self._maps[shared])
             elif shared == "events":
                 loaded.set_map_size(shared, config.limits.ring)
-        with _translated(f"the kernel programs of {name}"):
+        with translated(f"the kernel programs of {name}"):
             loaded.load()
         for shared in loaded.maps():
             self._maps.setdefault(shared, loaded.map(shared))
@@ -249,7 +258,7 @@ class Programs:
     def _watch_host(self, name: str, config: CaptureConfig) -> None:
         for program in self._host_programs(name, config):
             try:
-                with _translated(program):
+                with translated(program):
                     self._host.append(self._objects[name].attach(program))
             except KernelError as error:
                 raise AttachRefused(hook=program, reason=error.fields["reason"]) from error
@@ -269,7 +278,7 @@ class Programs:
                 entries.update(key, b"\1")
         cgroups = self._maps["cgroups"]
         for index, path in enumerate(scope.cgroups):
-            with _open_directory(path) as fd, _translated(path):
+            with _open_directory(path) as fd, translated(path):
                 cgroups.update(index.to_bytes(4, "little"), fd.to_bytes(4, "little"))
         payload = _ALL_ONES if config.limits.payload is None else config.limits.payload
         self._settings = [

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from ecapture.kernel import _native
+from ecapture.kernel import _native, _network
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 _BTF_BLOCK = 1 << 18
@@ -27,6 +27,8 @@ _PMU = Path("/sys/bus/event_source/devices")
 _KPROBE_PROGRAM = 2  # BPF_PROG_TYPE_KPROBE
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
 _UPROBE_MULTI = 48  # BPF_TRACE_UPROBE_MULTI
+_CLASSIFIER_PROGRAM = 3  # BPF_PROG_TYPE_SCHED_CLS
+_TCX_INGRESS = 46  # BPF_TCX_INGRESS
 
 
 class Answer(StrEnum):
@@ -149,15 +151,36 @@ def _btf_names(text: bytes) -> bool:
     return False
 
 
-def _typed_tracepoint(name: str) -> Callable[[], tuple[Answer, str]]:
+def _typed(name: str) -> Callable[[], tuple[Answer, str]]:
+    """Whether a name stands in the kernel's types: what needs types anyhow is asked so."""
+
     def ask() -> tuple[Answer, str]:
         if not feature("btf"):
             return Answer.NO, "no type information (BTF)"
-        if _btf_names(b"\0btf_trace_" + name.encode() + b"\0"):
+        if _btf_names(b"\0" + name.encode() + b"\0"):
             return Answer.YES, ""
         return Answer.NO, "the kernel's types do not name it"
 
     return ask
+
+
+def _tcx() -> tuple[Answer, str]:
+    try:
+        fd = _native.load_program(_CLASSIFIER_PROGRAM, _RETURN_0)
+    except _native.NativeError as error:
+        if error.errno == errno.EPERM:
+            return Answer.UNKNOWN, "not permitted to ask"
+        return Answer.NO, os.strerror(error.errno or 0)
+    try:
+        # no interface has this index: a kernel that looked for it knows the link type
+        _network.Attachment(fd, 0x7FFF_FFFF, _TCX_INGRESS).close()
+    except _native.NativeError as error:
+        if error.errno == errno.ENODEV:
+            return Answer.YES, ""
+        return Answer.NO, "the kernel does not know the attach type"
+    finally:
+        os.close(fd)
+    return Answer.UNKNOWN, "the kernel took a link that cannot be"
 
 
 def _pmu(name: str) -> Callable[[], tuple[Answer, str]]:
@@ -224,13 +247,13 @@ _ASKED: dict[str, tuple[Callable[[], tuple[Answer, str]], str, str, str]] = {
         "a kernel with CONFIG_DEBUG_INFO_BTF",
     ),
     "tp_btf:sock_send_length": (
-        _typed_tracepoint("sock_send_length"),
+        _typed("btf_trace_sock_send_length"),
         "6.3",
         "addresses of sockets the library was not told of come from kprobes",
         "a newer kernel",
     ),
     "tp_btf:sched_process_exit": (
-        _typed_tracepoint("sched_process_exit"),
+        _typed("btf_trace_sched_process_exit"),
         "5.5",
         "ended processes are noticed late",
         "a kernel with CONFIG_DEBUG_INFO_BTF",
@@ -240,6 +263,18 @@ _ASKED: dict[str, tuple[Callable[[], tuple[Answer, str]], str, str, str]] = {
         "4.17",
         "on kernels before 6.3, addresses of sockets the library was not told of are missing",
         "a kernel with CONFIG_KPROBE_EVENTS",
+    ),
+    "tcx": (
+        _tcx,
+        "6.6",
+        "packets are captured by clsact filters, which a killed capture leaves to the next one",
+        "a newer kernel",
+    ),
+    "sock_from_file": (
+        _typed("BPF_FUNC_sock_from_file"),
+        "5.11 with CONFIG_DEBUG_INFO_BTF",
+        "packets of sockets that are older than the capture tell their process late or never",
+        "a newer kernel",
     ),
     "mapping_watch": (
         _mapping_watch,
