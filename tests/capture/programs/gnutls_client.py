@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client over GnuTLS, told what to do line by line; every command is answered with a line.
 
-``connect PORT VERSION`` shakes hands. Then ``say TEXT`` writes a line and reads one; ``padded
-TEXT`` likewise, by gnutls_record_send2; ``corked TEXT,TEXT...`` writes several lines under cork and reads
-as many; ``packet TEXT`` reads by gnutls_record_recv_packet; ``exchange OUT IN`` writes what is in
-one file and what is read until the end into another; ``close``.
+``connect PORT VERSION`` shakes hands. Then ``say TEXT`` writes a line and reads one, and ``padded
+TEXT`` does by gnutls_record_send2, ``corked TEXT,TEXT...`` writes several lines under cork and
+reads as many, ``packet TEXT`` reads by gnutls_record_recv_packet, ``exchange OUT IN`` writes what
+is in one file and what is read until the end into another; ``close``.
 """
 
 from __future__ import annotations
