@@ -7,6 +7,9 @@ import struct
 import time
 
 import pytest
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +82,50 @@ def expected(fields: list) -> tuple[Field, ...]:
 def test_what_is_certain_is_right(fields: list) -> None:
     raw = write_all(fields)
     assert decode(raw) == Decoded(expected(fields), len(raw))
+
+
+def outline(fields: UnknownFieldSet) -> list[tuple[int, int, object]]:
+    """Numbers, wire types and certain values, as the library of protocol buffers tells them."""
+    told: list[tuple[int, int, object]] = []
+    for field in fields:
+        value = outline(field.data) if field.wire_type == GROUP_START else field.data
+        told.append(
+            (field.field_number, field.wire_type, None if field.wire_type == BYTES else value)
+        )
+    return told
+
+
+def ours(fields: tuple[Field, ...]) -> list[tuple[int, int, object]]:
+    told: list[tuple[int, int, object]] = []
+    for number, wire, value in fields:
+        if wire == GROUP_START:
+            told.append((number, wire, ours(value)))  # type: ignore[arg-type]
+        elif wire == BYTES:
+            told.append((number, wire, None))  # what they hold is a guess
+        else:
+            told.append((number, wire, value))
+    return told
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=40),
+        messages.map(write_all),
+        st.tuples(messages.map(write_all), st.integers(0, 40)).map(lambda t: t[0][: t[1]]),
+    )
+)
+def test_agrees_with_the_library_of_protocol_buffers(raw: bytes) -> None:
+    decoded = decode(raw)
+    message = Empty()
+    try:
+        message.ParseFromString(raw)
+    except DecodeError:
+        assert decoded.problem
+        return
+    # That library lets pass the field number 0, which the specification does not have.
+    assert not decoded.problem or decoded.problem.startswith("field number 0 ")
+    if not decoded.problem:
+        assert ours(decoded.fields) == outline(UnknownFieldSet(message))
 
 
 def test_nested_messages_are_guessed() -> None:

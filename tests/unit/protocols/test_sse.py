@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
 
+import httpx
 import pytest
+from httpx_sse import EventSource
 from hypothesis import given
 from hypothesis import strategies as st
 from trials import four_trials
@@ -124,3 +126,21 @@ def test_agrees_with_the_standard(words, step):
     stream = b"".join(words) + b"\n\n"
     pieces = [stream[i : i + step] for i in range(0, len(stream), step)]
     assert [(e.event, e.data, e.last_id) for e in read(pieces)] == reference(stream)
+
+
+FIELDS = st.tuples(
+    st.sampled_from(["data", "data:", "data: ", "event: ", "id: ", "retry: 7", ": ", "other: "]),
+    st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0\ufeff"), max_size=9
+    ),
+)
+
+
+@given(st.lists(st.lists(FIELDS, max_size=5), max_size=6), st.integers(1, 9))
+def test_agrees_with_httpx_sse(events, step):
+    blocks = [["data: always", *map("".join, fields)] for fields in events]
+    stream = "".join(f"{line}\n" for block in blocks for line in (*block, "")).encode()
+    kind = {"content-type": "text/event-stream"}
+    said = EventSource(httpx.Response(200, headers=kind, content=stream)).iter_sse()
+    heard = read([stream[i : i + step] for i in range(0, len(stream), step)])
+    assert [(e.event, e.data, e.last_id) for e in heard] == [(e.event, e.data, e.id) for e in said]
