@@ -182,7 +182,7 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 	if (call.parameters && !conversation->tuple.version)
 		learn_parameters(conversation, who.handle, call.parameters);
 	now = bpf_ktime_get_boot_ns();
-	silent = !has_tuple(conversation) && conversation->fd < 0;
+	silent = call.seeking && !has_tuple(conversation) && conversation->fd < 0;
 	if (silent && !(hook->direction & 1))
 		infer_from_receive(&who, conversation, length, now);
 	begin_emission(&emission, &who, conversation, hook, call.hook, now);
