@@ -33,6 +33,11 @@ enum ec_constants {
 	EC_OWNER_OPTIONS = 72,	   /* a comment of at most 36 bytes and a custom option of 36, heads included */
 	EC_ENTERPRISE = 32473,	   /* owner of our custom options: formats/pcapng.py */
 	EC_INTERFACES_MAXIMUM = 4096, /* interfaces that one capture can see, those that are gone included */
+	EC_SERVER_ROWS = 64,	   /* builds of mysqld whose sessions are read at once; the attach cookie is the row */
+	EC_SERVER_NAME = 128,	   /* of a user or host: 32 characters (MySQL), 128 (MariaDB); longer ones are marked */
+	EC_SERVER_DATABASE = 256,  /* 64 characters of up to four bytes */
+	EC_STATEMENT_LIMIT = 65536, /* bytes kept of a statement where settings.payload_limit asks for no other limit */
+	EC_STATEMENT_PIECES = 64,  /* pieces of a statement at most: 1 MiB */
 };
 
 enum ec_kind {
@@ -42,6 +47,9 @@ enum ec_kind {
 	EC_KIND_SECRET = 4,    /* a secret of the kind that key logs have */
 	EC_KIND_SCHEDULE = 5,  /* what OpenSSL keeps of the key schedule of an established connection */
 	EC_KIND_ENDS = 6,      /* between whom a conversation is held: learned after some of it was told */
+	EC_KIND_COMMAND = 20,   /* a server of the MySQL family begins with a command of a client's */
+	EC_KIND_COMMAND_TEXT = 21, /* bytes that belong to a command */
+	EC_KIND_COMMAND_END = 22,  /* how a command ended */
 };
 
 enum ec_direction {
@@ -103,6 +111,50 @@ enum ec_shape {
 	EC_SHAPE_NSS_VALUE = 14,  /* an object of softoken gets its bytes: (object, attribute, bytes, length) */
 	EC_SHAPE_BEGIN = 15,	 /* what is returned is a new handle: an earlier conversation of it has ended */
 	EC_SHAPE_TOLD = 16,	 /* a secret is told together with its client random */
+	/* servers of the MySQL family; the number of the argument that a value stands in is part of the shape */
+	EC_SHAPE_DISPATCH = 40,	     /* a session's thread carries out one command */
+	EC_SHAPE_LOGIN = 41,	     /* a session proves who it is: (session, ...) */
+	EC_SHAPE_SESSION_END = 42,   /* a session is over: (session, ...) */
+	EC_SHAPE_ANSWER_OK = 43,     /* (protocol, status, warnings, affected, last id, message) */
+	EC_SHAPE_ANSWER_OK_OF = 44,  /* (protocol, session, status, warnings, affected, last id, message, ...) */
+	EC_SHAPE_ANSWER_ERROR = 45,  /* (protocol, number, message, ...) */
+	EC_SHAPE_ANSWER_ERROR_OF = 46, /* (protocol, session, number, message, ...) */
+	EC_SHAPE_ANSWER_END = 47,    /* the end of rows: (protocol, ...) */
+	EC_SHAPE_PREPARED_ANSWER = 48, /* (protocol, statement id, ...) */
+	EC_SHAPE_ANSWER_OK_MARKED = 50, /* as ANSWER_OK_OF, and then whether it only ends rows */
+	EC_SHAPE_PREPARED_OBJECT = 49, /* (statement, lex, memory, state, statement id) */
+};
+
+/* How a session's thread is handed a command. */
+enum ec_dispatch {
+	EC_DISPATCH_ANY = 0,	/* told by which argument is a small number */
+	EC_DISPATCH_PACKET = 1, /* (command, session, bytes, length): MySQL to 5.6, MariaDB */
+	EC_DISPATCH_PARSED = 2, /* (session, COM_DATA *, command): MySQL since 5.7 */
+};
+
+/* What the bytes of an EC_KIND_COMMAND_TEXT are. */
+enum ec_text_role {
+	EC_TEXT_STATEMENT = 0, /* what the client sent as the command's text */
+	EC_TEXT_EXECUTED = 1,  /* what the session says that it executes */
+	EC_TEXT_PACKET = 2,    /* the rest of the packet that executes a prepared statement */
+	EC_TEXT_MESSAGE = 3,   /* of an error */
+};
+
+/* What is known of a command or of its session. */
+enum ec_command_flag {
+	EC_COMMAND_ANSWERED = 1 << 0,	    /* the client was sent an outcome */
+	EC_COMMAND_CLOSES = 1 << 1,	    /* the server then closed the session */
+	EC_COMMAND_HAS_CONNECTION = 1 << 2, /* the server's number of the session was read */
+	EC_COMMAND_HAS_ROWS = 1 << 3,	    /* the number of rows sent was read */
+	EC_COMMAND_HAS_STATEMENT = 1 << 4,  /* the number of the prepared statement is known */
+	EC_COMMAND_USER_CUT = 1 << 5,	    /* the name is longer than its field */
+	EC_COMMAND_HOST_CUT = 1 << 6,
+	EC_COMMAND_DATABASE_CUT = 1 << 7,
+	EC_COMMAND_USER_UNREAD = 1 << 8, /* where it stands is known, but the memory could not be read */
+	EC_COMMAND_HOST_UNREAD = 1 << 9,
+	EC_COMMAND_DATABASE_UNREAD = 1 << 10,
+	EC_COMMAND_HAS_AFFECTED = 1 << 11, /* there was an answer that tells affected rows */
+	EC_COMMAND_REFUSED = 1 << 12,	   /* a log-in that failed; its error is sent a little later */
 };
 
 /* The labels of secrets, as key logs have them. */
@@ -190,6 +242,27 @@ struct ec_told_row {
 	struct ec_operand secret_length;
 	__u16 label_place[EC_LABEL_PLACES]; /* as in struct ec_secret_row */
 	__u8 label_number[EC_LABEL_PLACES];
+};
+
+/*
+ * Where a value stands in a session's object. A number of "size" bytes, or a pointer to text: text of size 0 ends with a
+ * NUL, with size 8 its length follows the pointer.
+ */
+struct ec_walk {
+	struct ec_chain chain;
+	__u16 size;
+};
+
+/* Where one build of a server keeps what is told of its sessions. Index into the array "server_rows". */
+struct ec_server_row {
+	struct ec_walk connection; /* the server's number of the session */
+	struct ec_walk user;
+	struct ec_walk host; /* the client's name, or if there is none */
+	struct ec_walk address;
+	struct ec_walk database;
+	struct ec_walk executed; /* the text that is being executed */
+	struct ec_walk rows;	 /* rows sent to the client by the present statement */
+	__u16 dispatch;		 /* enum ec_dispatch */
 };
 
 /* The filter and limits, one row in the array "settings"; changed while running. */
@@ -294,6 +367,59 @@ struct ec_schedule {
 	__u8 client_random[EC_RANDOM_LENGTH];
 	__u8 secrets[EC_SCHEDULE_LENGTH];
 	__u8 exporter[EC_SECRET_MAXIMUM];
+};
+
+/*
+ * A command of a client's and whose it is. (pid, tid, started_ns) names it in all that follows. Texts end with a NUL
+ * and are empty where they are not known. 600 bytes.
+ */
+struct ec_command {
+	struct ec_header header;
+	__u64 session; /* the server's object */
+	__u64 started_ns;
+	__u64 connection;  /* the server's number of the session */
+	__u64 text_length; /* of what EC_TEXT_STATEMENT records bring, before any limit */
+	__u32 statement;   /* id of a prepared statement */
+	__u16 flags;	   /* enum ec_command_flag */
+	__u8 command;	   /* enum_server_command, or one of the pseudo commands below */
+	__u8 known;	   /* of the row: bit 0 user, 1 host or address, 2 database, 3 connection */
+	__u8 user[EC_SERVER_NAME];
+	__u8 host[EC_SERVER_NAME];
+	__u8 database[EC_SERVER_DATABASE];
+};
+
+/* Commands that no packet has. */
+enum ec_pseudo_command {
+	EC_COMMAND_CONNECT = 240,
+	EC_COMMAND_DISCONNECT = 241,
+};
+
+/* Bytes of a command. They follow. 88 bytes. */
+struct ec_command_text {
+	struct ec_header header;
+	__u64 session;
+	__u64 started_ns;
+	__u64 length; /* of the whole text */
+	__u64 offset; /* where these bytes stand in it */
+	__u8 role;    /* enum ec_text_role */
+	__u8 _padding[7];
+};
+
+/* 112 bytes. */
+struct ec_command_end {
+	struct ec_header header; /* its time is that of the end */
+	__u64 session;
+	__u64 started_ns;
+	__u64 connection;
+	__u64 affected; /* all answers together */
+	__u64 last_id;	/* of the last answer */
+	__u64 rows;	/* sent, as the session counts them */
+	__u32 statement;
+	__u32 error; /* 0: none */
+	__u32 results;
+	__u16 flags; /* enum ec_command_flag */
+	__u8 command;
+	__u8 _padding;
 };
 
 /* What could not be delivered, counted where it happened; one row in the array "losses". */

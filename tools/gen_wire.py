@@ -25,7 +25,7 @@ CODES = {
     (8, True): "q",
 }
 # Kept as raw bytes inside other types: they are compared, cached or packed as one value.
-OPAQUE = {"ec_tuple_value", "ec_chain", "ec_operand"}
+OPAQUE = {"ec_tuple_value", "ec_chain", "ec_operand", "ec_walk"}
 SKIPPED_PREFIX = "ec_"
 
 

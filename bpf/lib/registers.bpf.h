@@ -35,6 +35,14 @@ static __always_inline __u64 frame_at_return(const struct pt_regs *regs)
 	return regs->sp - 8;
 }
 
+/* The eighth argument at entry: behind the return address and the seventh on the stack. 0 if it cannot be read. */
+#define EIGHTH_ARGUMENT(regs)                                                                            \
+	({                                                                                               \
+		__u64 eighth_ = 0;                                                                       \
+		bpf_probe_read_user(&eighth_, sizeof(eighth_), (void *)((regs)->sp + 16));               \
+		eighth_;                                                                                 \
+	})
+
 #elif defined(__TARGET_ARCH_arm64)
 
 struct pt_regs {
@@ -65,6 +73,8 @@ static __always_inline __u64 frame_at_return(const struct pt_regs *regs)
 {
 	return regs->sp;
 }
+
+#define EIGHTH_ARGUMENT(regs) ((regs)->regs[7])
 
 #else
 #error "compile with -D__TARGET_ARCH_x86 or -D__TARGET_ARCH_arm64"

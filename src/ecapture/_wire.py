@@ -7,6 +7,25 @@ Change the header and run `make wire`.
 from enum import IntEnum, IntFlag
 from struct import Struct
 
+
+class CommandFlag(IntFlag):
+    """enum ec_command_flag."""
+
+    ANSWERED = 1
+    CLOSES = 2
+    HAS_CONNECTION = 4
+    HAS_ROWS = 8
+    HAS_STATEMENT = 16
+    USER_CUT = 32
+    HOST_CUT = 64
+    DATABASE_CUT = 128
+    USER_UNREAD = 256
+    HOST_UNREAD = 512
+    DATABASE_UNREAD = 1024
+    HAS_AFFECTED = 2048
+    REFUSED = 4096
+
+
 WIRE_VERSION = 2
 COMM_LENGTH = 16
 ADDRESS_LENGTH = 16
@@ -28,6 +47,11 @@ SNAP_MAXIMUM = 262144
 OWNER_OPTIONS = 72
 ENTERPRISE = 32473
 INTERFACES_MAXIMUM = 4096
+SERVER_ROWS = 64
+SERVER_NAME = 128
+SERVER_DATABASE = 256
+STATEMENT_LIMIT = 65536
+STATEMENT_PIECES = 64
 
 
 class Direction(IntEnum):
@@ -35,6 +59,14 @@ class Direction(IntEnum):
 
     READ = 0
     WRITE = 1
+
+
+class Dispatch(IntEnum):
+    """enum ec_dispatch."""
+
+    ANY = 0
+    PACKET = 1
+    PARSED = 2
 
 
 class Family(IntEnum):
@@ -74,6 +106,9 @@ class Kind(IntEnum):
     SECRET = 4
     SCHEDULE = 5
     ENDS = 6
+    COMMAND = 20
+    COMMAND_TEXT = 21
+    COMMAND_END = 22
 
 
 class Label(IntEnum):
@@ -99,6 +134,13 @@ class Length(IntEnum):
     ARGUMENT = 3
 
 
+class PseudoCommand(IntEnum):
+    """enum ec_pseudo_command."""
+
+    CONNECT = 240
+    DISCONNECT = 241
+
+
 class Shape(IntEnum):
     """enum ec_shape."""
 
@@ -119,6 +161,26 @@ class Shape(IntEnum):
     NSS_VALUE = 14
     BEGIN = 15
     TOLD = 16
+    DISPATCH = 40
+    LOGIN = 41
+    SESSION_END = 42
+    ANSWER_OK = 43
+    ANSWER_OK_OF = 44
+    ANSWER_ERROR = 45
+    ANSWER_ERROR_OF = 46
+    ANSWER_END = 47
+    PREPARED_ANSWER = 48
+    ANSWER_OK_MARKED = 50
+    PREPARED_OBJECT = 49
+
+
+class TextRole(IntEnum):
+    """enum ec_text_role."""
+
+    STATEMENT = 0
+    EXECUTED = 1
+    PACKET = 2
+    MESSAGE = 3
 
 
 class TupleSource(IntEnum):
@@ -139,6 +201,72 @@ CHAIN_FIELDS = (
     "third",
     "fourth",
     "count",
+)
+
+COMMAND = Struct("<QIHHIIII16sQQQQIHBB128s128s256s")
+COMMAND_FIELDS = (
+    "time_ns",
+    "size",
+    "kind",
+    "flags",
+    "pid",
+    "tid",
+    "uid",
+    "cpu",
+    "comm",
+    "session",
+    "started_ns",
+    "connection",
+    "text_length",
+    "statement",
+    "flags",
+    "command",
+    "known",
+    "user",
+    "host",
+    "database",
+)
+
+COMMAND_END = Struct("<QIHHIIII16sQQQQQQIIIHB1x")
+COMMAND_END_FIELDS = (
+    "time_ns",
+    "size",
+    "kind",
+    "flags",
+    "pid",
+    "tid",
+    "uid",
+    "cpu",
+    "comm",
+    "session",
+    "started_ns",
+    "connection",
+    "affected",
+    "last_id",
+    "rows",
+    "statement",
+    "error",
+    "results",
+    "flags",
+    "command",
+)
+
+COMMAND_TEXT = Struct("<QIHHIIII16sQQQQB7x")
+COMMAND_TEXT_FIELDS = (
+    "time_ns",
+    "size",
+    "kind",
+    "flags",
+    "pid",
+    "tid",
+    "uid",
+    "cpu",
+    "comm",
+    "session",
+    "started_ns",
+    "length",
+    "offset",
+    "role",
 )
 
 END = Struct("<QIHHIIII16sQQ")
@@ -352,6 +480,18 @@ SECRET_ROW_FIELDS = (
     "label_number",
 )
 
+SERVER_ROW = Struct("<12s12s12s12s12s12s12sH")
+SERVER_ROW_FIELDS = (
+    "connection",
+    "user",
+    "host",
+    "address",
+    "database",
+    "executed",
+    "rows",
+    "dispatch",
+)
+
 SETTINGS = Struct("<QQIIIIIII4x")
 SETTINGS_FIELDS = (
     "payload_limit",
@@ -387,4 +527,10 @@ TUPLE_VALUE_FIELDS = (
     "source",
     "version",
     "cipher",
+)
+
+WALK = Struct("<10sH")
+WALK_FIELDS = (
+    "chain",
+    "size",
 )

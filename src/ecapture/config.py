@@ -95,6 +95,8 @@ class CaptureConfig(msgspec.Struct, frozen=True):
     the probes in place and watched with its descendants. ``types`` is "auto", "required" (refuse
     to run without kernel BTF) or "none" (as on a kernel without). ``plaintext`` and ``keys`` say
     what is wanted: what is read and written, the secrets of connections, or both.
+    ``server_function`` (a symbol) or ``server_offset`` (in bytes, of the file) is the function of a
+    MySQL server named in ``libraries`` that carries out commands, where its names do not tell.
     """
 
     probes: tuple[str, ...] = ("tls",)
@@ -106,6 +108,8 @@ class CaptureConfig(msgspec.Struct, frozen=True):
     plaintext: bool = True
     keys: bool = False
     packets: PacketConfig | None = None
+    server_function: str = ""
+    server_offset: int | None = None
 
 
 def _check_process(pid: int, option: str = "--pid") -> None:

@@ -37,7 +37,7 @@ from ecapture.binary import loader, process
 from ecapture.binary.cache import Cache
 from ecapture.binary.calls.locate import CallsCache, Completion, is_open
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import Library, identify
+from ecapture.binary.library import Library, identify, identify_server
 from ecapture.binary.scan import Found, pinned, scan, scan_files
 from ecapture.binary.secrets.remembered import SitesCache
 from ecapture.config import CaptureConfig
@@ -51,10 +51,12 @@ from ecapture.errors import (
 )
 from ecapture.kernel import _native
 from ecapture.kernel.attach import Attached, Place, Programs
+from ecapture.kernel.families import FAMILIES
 from ecapture.kernel.feature import feature
 from ecapture.kernel.keys import Keys, parameter_row
 from ecapture.kernel.seccomp import return_probe_kills
 from ecapture.kernel.told import TellingCache, TellingKeys
+from ecapture.plan import Hook
 from ecapture.probes.spec import ProbeSpec
 
 _log = logging.getLogger(__name__)
@@ -169,7 +171,9 @@ class Discovery:
                 raise NotExecutable(
                     path=path, reason=f"is built for {elf.machine}, this is {platform.machine()}"
                 )
-            library = identify(elf)
+            named, at = self._config.server_function, self._config.server_offset
+            by_hand = bool(named) or at is not None
+            library = identify_server(elf, named=named, at=at) if by_hand else identify(elf)
         if library is not None and self._chosen_kind(library):
             library = self._completion.of(path, library)
         kinds = ", ".join(kind for probe in self._chosen for kind in probe.kinds)
@@ -233,17 +237,29 @@ class Discovery:
             if library.through.get(hook.symbol) in library.functions:
                 continue
             beside = library.functions.get(hook.beside)
+            file_row = self._file_row(library, hook)
             # Returns first: a call entered in between is then lost whole, not half remembered.
             sites = library.returns.get(hook.symbol, ())
             places += [Place(row, site, True, _distance(site, beside)) for site in sites]
-            places.append(Place(row, entry, False, _distance(entry, beside)))
+            places.append(Place(row, entry, False, _distance(entry, beside), file_row))
         return places
 
+    def _file_row(self, library: Library, hook: Hook) -> int:
+        # What the programs of a hook know the file by; -1: by nothing.
+        if library.server is None or not FAMILIES[hook.shape].by_file:
+            return -1
+        row = self._programs.server_row(library.server.pack())
+        if row < 0:
+            raise AttachRefused(hook=hook.symbol, reason="there are too many builds of servers")
+        return row
+
     def _chosen_kind(self, library: Library) -> bool:
-        return any(library.kind in probe.kinds for probe in self._chosen)
+        kinds = {library.kind, *library.also}
+        return any(not kinds.isdisjoint(probe.kinds) for probe in self._chosen)
 
     def _has_keys(self, library: Library) -> bool:
-        return self._keys is not None and self._chosen_kind(library)
+        tls = library.kind != "mysqld"  # where it is that only, and has no TLS library in it
+        return self._keys is not None and tls and self._chosen_kind(library)
 
     # --- what is found by reading code: nameless functions, and keys ---
 

@@ -27,7 +27,7 @@ ConversationKey = tuple[int, int, int]
 Direction = Literal["read", "write"]
 
 StatementKind = Literal[
-    "connect", "disconnect", "query", "prepare", "execute", "fetch", "call", "use"
+    "connect", "disconnect", "query", "prepare", "execute", "fetch", "call", "use", "command"
 ]
 
 
@@ -246,7 +246,8 @@ class Statement(msgspec.Struct, frozen=True, gc=False, tag="statement"):
 
     ``kind``: "connect" (with the outcome of the log-in), "disconnect", "query" (text as it came),
     "prepare" (a text gets a ``name``), "execute" (of what was prepared), "fetch" (more rows of what
-    was executed), "call" (a function, by its number in ``name``), "use" (another database).
+    was executed), "call" (a function, by its number in ``name``), "use" (another database),
+    "command" (of MySQL's protocol, by its ``name``: "SHUTDOWN").
 
     ``started_ns`` is when the server had it, ``time_ns`` when it answered, ``duration_ns`` what
     lies between (of "disconnect": how long the session was); None where it is not known.
@@ -343,10 +344,77 @@ class InterfaceCounts(msgspec.Struct, frozen=True, gc=False, tag="counts"):
     unreadable: int
 
 
+class Command(msgspec.Struct, frozen=True, gc=False, tag="command"):
+    """A session of a MySQL server begins with a command; ``Statement`` is made of what follows.
+
+    ``key`` is (pid, thread, time) and names the command in all that follows. ``connection`` is the
+    server's number of the session, ``statement`` that of a prepared statement; None if not known.
+    ``command`` is the number of the protocol or of ``PseudoCommand``. ``length`` is that of its
+    text in bytes. ``unknown`` says which of user, host and database are not known, and why.
+    """
+
+    time_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    session: int
+    key: tuple[int, int, int]
+    command: int
+    connection: int | None
+    statement: int | None
+    length: int
+    user: str
+    host: str
+    database: str
+    unknown: str
+
+
+class CommandText(msgspec.Struct, frozen=True, gc=False, tag="command_text"):
+    """Bytes of a command, which stand at ``offset`` of ``length``; ``role`` is ``TextRole``."""
+
+    time_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    key: tuple[int, int, int]
+    role: int
+    length: int
+    offset: int
+    payload: bytes
+    missing: str
+    last: bool
+
+
+class CommandEnd(msgspec.Struct, frozen=True, gc=False, tag="command_end"):
+    """How a command ended. ``error`` 0: none. ``affected`` and ``rows`` are None if not told."""
+
+    time_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    session: int
+    key: tuple[int, int, int]
+    command: int
+    connection: int | None
+    statement: int | None
+    error: int
+    results: int
+    affected: int | None
+    rows: int | None
+    answered: bool
+    closes: bool
+
+
 Event = (
     Plaintext
     | Secret
     | Statement
+    | Command
+    | CommandText
+    | CommandEnd
     | Gap
     | HttpMessage
     | Exchange

@@ -34,6 +34,7 @@ from ecapture.launch import Launched
 from ecapture.outputs import Output
 from ecapture.pipeline.ends import LateEnds
 from ecapture.pipeline.flows import Flows
+from ecapture.pipeline.mysql import MysqlStatements
 from ecapture.pipeline.stage import Chain, Stage
 from ecapture.probes import probes
 from ecapture.version import version
@@ -329,7 +330,7 @@ def pump(
 ) -> Generator[list[Event]]:
     """Drives a source through decoding and stages; yields lists of events and fills ``summary``."""
     decoder = Decoder(source.metadata.wall_offset_ns)
-    chain = Chain((LateEnds(), Flows(summary), *stages))
+    chain = Chain((LateEnds(), Flows(summary), MysqlStatements(), *stages))
     offset = source.metadata.wall_offset_ns
     try:
         with closing(source.batches()) as batches:

@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ecapture.binary import golang, nss
+from ecapture.binary import golang, mysqld, nss
 from ecapture.binary.calls.inner import inner_functions
 from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.errors import NotExecutable, TargetError
@@ -42,13 +42,14 @@ Kind = Literal[
     "rustls",
     "mbedtls",
     "wolfssl",
+    "mysqld",
     "unknown",
 ]
 Linkage = Literal["shared", "executable", "static-hidden"]
 How = Literal["dynsym", "symtab", "gopclntab", "label", "fingerprint", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 7
+RULES = 10
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 
@@ -65,6 +66,9 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``through`` says of functions which other one all their calls pass through, so that one probe
     serves both. ``evidence`` says of functions that nothing names why they are held for them.
+
+    ``also`` has what else the file is: a database server may have a TLS library linked into it.
+    ``server`` says what such a server shows of its sessions (``binary.mysqld``).
     """
 
     kind: Kind
@@ -81,6 +85,8 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     returns: dict[str, tuple[int, ...]] = {}
     through: dict[str, str] = {}
     evidence: dict[str, str] = {}
+    also: tuple[Kind, ...] = ()
+    server: mysqld.Server | None = None
 
 
 class _Family(NamedTuple):
@@ -199,7 +205,43 @@ def identify(elf: ElfFile, neighbour: Neighbour | None = None) -> Library | None
     """
     if elf.type not in ("executable", "shared"):
         return None
-    neighbour = neighbour or _sibling(elf)
+    found = _tls(elf, neighbour or _sibling(elf))
+    server = identify_server(elf)
+    if found is None or server is None:
+        return found or server
+    functions = server.functions | found.functions
+    return msgspec.structs.replace(
+        found, functions=functions, also=(server.kind,), server=server.server
+    )
+
+
+def identify_server(elf: ElfFile, *, named: str = "", at: int | None = None) -> Library | None:
+    """Return what a database server shows, or nothing if the file is none.
+
+    ``named`` is the symbol of the function that carries out commands, ``at`` its offset in the
+    file, where the caller knows better than the names that the file exports.
+
+    Raises:
+        NotExecutable: the file contradicts itself, or there is no such function.
+    """
+    by_hand = bool(named) or at is not None
+    called_so = Path(elf.path).name in mysqld.PROGRAMS
+    if not (by_hand or called_so or mysqld.is_server(elf)):
+        return None
+    located = mysqld.locate(elf, named=named, at=at)
+    if located is None:
+        if not called_so:
+            return None
+        return _library(elf, "mysqld", "dynsym", {}, "", reason=mysqld.refusal(elf))
+    functions = {
+        name: elf.file_offset(symbol.address, executable=True)
+        for name, symbol in located.functions.items()
+    }
+    found = _library(elf, "mysqld", "dynsym", functions, mysqld.version(elf))
+    return msgspec.structs.replace(found, server=located.server)
+
+
+def _tls(elf: ElfFile, neighbour: Neighbour) -> Library | None:
     for family in _FAMILIES:
         if all(any(elf.symbol(name) for name in names) for names in family.anchors):
             functions = {name: elf.symbol(name) for name in family.functions}

@@ -24,7 +24,7 @@ from ecapture.cli.choices import (
     truncation,
 )
 from ecapture.cli.console import say, set_up_logging
-from ecapture.cli.options import capture_options, packets_from, scope_from
+from ecapture.cli.options import capture_options, packets_from, scope_from, server_options
 from ecapture.config import CaptureConfig, Limits, byte_size, ring_size
 from ecapture.errors import ECaptureError, UsageError
 from ecapture.outputs import STDOUT
@@ -133,6 +133,40 @@ def nss_files(named: Sequence[str], *, keys: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(files))
 
 
+@click.command()
+@capture_options
+@click.option(
+    "--mysqld",
+    "libraries",
+    multiple=True,
+    metavar="FILE",
+    help="Observe only this server. Repeatable. By default all that run, or begin to.",
+)
+@click.option(
+    "-f",
+    "--funcname",
+    metavar="SYMBOL",
+    help="The function that carries out commands, if its name is not dispatch_command.",
+)
+@click.option(
+    "--offset",
+    metavar="BYTES",
+    help="Where in the file that function starts (0x1234 or decimal); needs --mysqld.",
+)
+@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.pass_context
+def mysqld(
+    context: click.Context, /, *, funcname: str | None, offset: str | None, **given: Any
+) -> None:
+    """Show the statements that MySQL, MariaDB and Percona servers are sent, and how they end.
+
+    Whole, with user, database, client, duration, rows and error; prepared statements with their
+    parameters where they are known. A statement is kept up to 64 KiB; --truncate sets another
+    limit (up to 1 MiB).
+    """
+    context.exit(capture(("mysqld",), given | server_options(given, funcname, offset), context.obj))
+
+
 @click.command(name="all")
 @capture_options
 @click.option("--only", metavar="NAME,...", help="Only these probes, such as tls,gnutls.")
@@ -194,7 +228,7 @@ def _config(
     mapsize = given["mapsize"]
     ring = byte_size(mapsize, "--mapsize") * (_PAGE if mapsize.isdecimal() else 1)
     # Of messages only the content is cut, and by their parsers, which must see all of it.
-    payload = None if parses(given) else truncation(given)
+    payload = None if parses(given) and chosen != ("mysqld",) else truncation(given)
     return CaptureConfig(
         probes=chosen,
         scope=scope_from(given),
@@ -205,6 +239,8 @@ def _config(
         plaintext=not (only_keys(given) or only_packets(given)),
         keys=key_log(given) is not None or only_packets(given),
         packets=packets_from(given) if only_packets(given) else None,
+        server_function=given.get("server_function", ""),
+        server_offset=given.get("server_offset"),
     )
 
 

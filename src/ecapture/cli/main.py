@@ -41,6 +41,11 @@ _COMMANDS = {
         "nss",
         "Show the plaintext of programs that use NSS, such as Firefox.",
     ),
+    "mysqld": (
+        "ecapture.cli.capture",
+        "mysqld",
+        "Show the statements sent to MySQL and MariaDB servers, and how they end.",
+    ),
     "all": (
         "ecapture.cli.capture",
         "everything",

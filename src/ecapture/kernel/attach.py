@@ -31,6 +31,7 @@ from ecapture._wire import (
     PLAIN_SLOTS,
     SECRET_ROW,
     SECRET_SLOTS,
+    SERVER_ROWS,
     SETTINGS,
     TOLD_ROW,
 )
@@ -152,6 +153,7 @@ class Programs:
         self._objects: dict[str, _native.Object] = {}
         self._programs: dict[str, frozenset[str]] = {}
         self._maps: dict[str, _native.Map] = {}
+        self._server_rows: dict[bytes, int] = {}
         self._parameter_rows: dict[bytes, int] = {}
         self._parameter_lock = threading.Lock()
         try:
@@ -234,7 +236,8 @@ class Programs:
         slots = range(SECRET_SLOTS) if family.by_file else range(row, row + 1)
         chosen = [self._leave(family)]
         # A row that has no program of its own where there are no cookies is not attached at all.
-        chosen += [self._enter(family, n) for n in slots if self._cookies or n < PLAIN_SLOTS]
+        told = self._cookies or family.rowless
+        chosen += [self._enter(family, n) for n in slots if told or n < PLAIN_SLOTS]
         if self._cookies:
             chosen.append(family.assume)
         return [program for program in chosen if program]
@@ -329,6 +332,19 @@ class Programs:
                 self._parameter_rows[content] = known
         return known
 
+    def server_row(self, content: bytes) -> int:
+        """The row of a database server's build (ec_server_row); builds that are alike share one.
+
+        -1: there are as many rows as there can be.
+        """
+        if content not in self._server_rows:
+            if len(self._server_rows) >= (SERVER_ROWS if self._cookies else SECRET_SLOTS):
+                return -1
+            row = len(self._server_rows)
+            self._maps["server_rows"].update(row.to_bytes(4, "little"), content)
+            self._server_rows[content] = row
+        return self._server_rows[content]
+
     def losses(self) -> Losses:
         """The loss counters as they stand."""
         return Losses(*LOSSES.unpack(self._losses.lookup(bytes(4)) or bytes(LOSSES.size)))
@@ -374,7 +390,8 @@ class Programs:
             return [(self._leave(family), False)]
         if family.sites:
             return [(self._enter(family, place.slot), False)]
-        if not self._cookies and place.slot >= (SECRET_SLOTS if family.by_file else PLAIN_SLOTS):
+        slots = SECRET_SLOTS if family.by_file else PLAIN_SLOTS
+        if not (self._cookies or family.rowless) and place.slot >= slots:
             return []
         enter = self._enter(family, place.slot)
         if not family.leave:

@@ -37,6 +37,7 @@ from ecapture.events import (
     ProcessExit,
     Secret,
 )
+from ecapture.kernel.decode_commands import decode_command
 from ecapture.protocols.cipher_suites import cipher_name, version_name
 
 NO_CONNECTION = {
@@ -149,6 +150,8 @@ class Decoder:
             events.append(self._secret(batch, at))
         elif kind == Kind.SCHEDULE and size == SCHEDULE.size:
             events += self._schedule(batch, at)
+        elif command := decode_command(batch, at, kind, size, self.wall_offset_ns, self._name):
+            events.append(command)
         else:
             self.malformed += 1
         following: int = at + ((size + 7) & ~7)

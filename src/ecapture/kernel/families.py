@@ -22,7 +22,7 @@ class Family(NamedTuple):
     no bpf_loop. ``assume`` takes the place of both where returns may not be probed. ``sites``:
     returns are probed at instructions that were found in the file, and nowhere else. The attach
     cookie (ROW in such names) is the row of the hook or, ``by_file``, that of the file in a table
-    of the object's own.
+    of the object's own. ``rowless`` programs do not ask for it.
     """
 
     object: str
@@ -32,6 +32,7 @@ class Family(NamedTuple):
     assume: str = ""
     sites: bool = False
     by_file: bool = False
+    rowless: bool = False
 
 
 FAMILIES = {
@@ -66,6 +67,17 @@ FAMILIES = {
     Shape.NSS_SECRET: Family("nss", "nss_log", by_file=True),
     Shape.NSS_VALUE: Family("nss", "nss_value", by_file=True),
     Shape.TOLD: Family("told", "secret_told", by_file=True),
+    Shape.DISPATCH: Family("dispatch", "dispatch_enter", "dispatch_leave", by_file=True),
+    Shape.LOGIN: Family("dispatch", "login_enter", "login_leave", by_file=True),
+    Shape.SESSION_END: Family("dispatch", "session_ends", by_file=True),
+    Shape.ANSWER_OK: Family("dispatch", "answer_ok", rowless=True),
+    Shape.ANSWER_OK_OF: Family("dispatch", "answer_ok_of", rowless=True),
+    Shape.ANSWER_OK_MARKED: Family("dispatch", "answer_ok_marked", rowless=True),
+    Shape.ANSWER_ERROR: Family("dispatch", "answer_error", rowless=True),
+    Shape.ANSWER_ERROR_OF: Family("dispatch", "answer_error_of", rowless=True),
+    Shape.ANSWER_END: Family("dispatch", "answer_end", rowless=True),
+    Shape.PREPARED_ANSWER: Family("dispatch", "prepared_answer", rowless=True),
+    Shape.PREPARED_OBJECT: Family("dispatch", "prepared_object", rowless=True),
 }
 
 

@@ -18,6 +18,7 @@ Sources: PostgreSQL 18 documentation, 4.1 "Lexical Structure"; MySQL 8.4 Referen
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final, Literal
 
 MASK: Final = "?"
@@ -82,6 +83,40 @@ def mask_sql(text: str, dialect: Dialect) -> str:
             out.append(MASK)
     out.append(text[at:])
     return "".join(out)
+
+
+def count_placeholders(text: str, dialect: Dialect) -> int:
+    """How many question marks of the text stand for parameters."""
+    return sum(part.count("?") for part in _between(text, dialect))
+
+
+def count_statements(text: str, dialect: Dialect) -> int:
+    """How many statements the text has; a semicolon at its end begins no other."""
+    count, empty = 0, True
+    at = 0
+    tokens = _POSTGRESQL if dialect == "postgresql" else _MYSQL
+    while at < len(text):
+        found = tokens.search(text, at)
+        between = text[at : found.start() if found is not None else len(text)]
+        for part in between.split(";")[:-1]:
+            count += not (empty and not part.strip())
+            empty = True
+        empty = empty and not between.rsplit(";", 1)[-1].strip()
+        if found is None:
+            break
+        empty = empty and found[0].startswith(("--", "#", "/*"))
+        at = found.end()
+    return count + (not empty)
+
+
+def _between(text: str, dialect: Dialect) -> Iterator[str]:
+    # What stands between literals, names and comments: punctuation.
+    tokens = _POSTGRESQL if dialect == "postgresql" else _MYSQL
+    at = 0
+    while (found := tokens.search(text, at)) is not None:
+        yield text[at : found.start()]
+        at = found.end()
+    yield text[at:]
 
 
 def mask_message(text: str) -> str:

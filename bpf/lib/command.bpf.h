@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Tells of a command of a database server's session: that it begins and whose it is, its texts, how it ended.
+ *
+ * Names are read from the session's object, along the walks of its server's row; a walk of no steps leads nowhere and
+ * leaves its field empty. Every text is in records or in "losses", up to the limit, and says where it was cut.
+ */
+#ifndef EC_COMMAND_BPF_H
+#define EC_COMMAND_BPF_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "../wire.h"
+#include "emit.bpf.h"
+#include "target.bpf.h"
+#include "chain.bpf.h"
+
+/* A command that has begun. */
+struct running {
+	__u64 session;
+	__u64 started_ns;
+	__u64 frame; /* stack pointer at entry */
+	__u64 affected;
+	__u64 last_id;
+	__u64 rows;
+	__u32 statement;
+	__u32 error;
+	__u32 results;
+	__u32 tid; /* the thread that began */
+	__u16 flags;
+	__u8 command;
+	__u8 row;
+	__u32 _padding;
+};
+
+/* The command that a thread is in. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct running);
+} commands SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EC_SERVER_ROWS);
+	__type(key, __u32);
+	__type(value, struct ec_server_row);
+} server_rows SEC(".maps");
+
+/* --- what a session's object says --- */
+
+static __always_inline __u64 number_at(__u64 session, const struct ec_walk *where, int *known)
+{
+	__u64 at = walk(session, &where->chain), number = 0;
+	__u32 half = 0;
+
+	*known = 0;
+	if (!at)
+		return 0;
+	if (where->size == 4) {
+		*known = !bpf_probe_read_user(&half, sizeof(half), (void *)at);
+		return half;
+	}
+	*known = !bpf_probe_read_user(&number, sizeof(number), (void *)at);
+	return number;
+}
+
+/* Reads a text of a session's object into an array of SIZE bytes, a power of two, that was cleared. */
+#define READ_NAME(to, SIZE, session, where, cut, unread, flags)                                        \
+	do {                                                                                           \
+		__u64 place_ = walk((session), &(where)->chain), words_[2] = {};                       \
+		long got_;                                                                             \
+		if (!place_)                                                                           \
+			break;                                                                         \
+		if (bpf_probe_read_user(words_, (where)->size ? 16 : 8, (void *)place_)) {             \
+			*(flags) |= (unread);                                                          \
+			break;                                                                         \
+		}                                                                                      \
+		if (!words_[0])                                                                        \
+			break;                                                                         \
+		if ((where)->size) {                                                                   \
+			__u64 length_ = words_[1];                                                     \
+			if (length_ >= (SIZE)) {                                                       \
+				length_ = (SIZE)-1;                                                    \
+				*(flags) |= (cut);                                                     \
+			}                                                                              \
+			asm volatile("" : "+r"(length_));                                              \
+			length_ &= (SIZE)-1;                                                           \
+			if (bpf_probe_read_user((to), length_, (void *)words_[0])) {                   \
+				*(flags) |= (unread);                                                  \
+				(to)[0] = 0;                                                           \
+			}                                                                              \
+			break;                                                                         \
+		}                                                                                      \
+		got_ = bpf_probe_read_user_str((to), (SIZE), (void *)words_[0]);                       \
+		if (got_ < 0) {                                                                        \
+			*(flags) |= (unread);                                                          \
+			(to)[0] = 0;                                                                   \
+		} else if (got_ == (SIZE)) {                                                           \
+			*(flags) |= (cut);                                                             \
+		}                                                                                      \
+	} while (0)
+
+static __always_inline void clear(__u8 *to, __u32 length)
+{
+	__u32 i;
+
+	for (i = 0; i < length; i += 8)
+		*(volatile __u64 *)(to + i) = 0;
+}
+
+/* Says that a command begins, and whose it is. */
+static __always_inline void tell_begin(struct ec_settings *wanted, struct running *command, __u64 text_length)
+{
+	struct ec_command *record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	__u32 row_number = command->row;
+	struct ec_server_row *row = bpf_map_lookup_elem(&server_rows, &row_number);
+	__u16 flags = command->flags;
+	int known = 0;
+
+	if (!record) {
+		count_loss(ring_full_records);
+		return;
+	}
+	fill_header(&record->header, EC_KIND_COMMAND, sizeof(*record), command->started_ns);
+	record->session = command->session;
+	record->started_ns = command->started_ns;
+	record->connection = 0;
+	record->text_length = text_length;
+	record->statement = command->statement;
+	record->command = command->command;
+	record->known = 0;
+	clear(record->user, sizeof(record->user));
+	clear(record->host, sizeof(record->host));
+	clear(record->database, sizeof(record->database));
+	if (row) {
+		record->connection = number_at(command->session, &row->connection, &known);
+		if (known)
+			flags |= EC_COMMAND_HAS_CONNECTION;
+		if (row->user.chain.count)
+			record->known |= 1;
+		if (row->host.chain.count || row->address.chain.count)
+			record->known |= 2;
+		if (row->database.chain.count)
+			record->known |= 4;
+		READ_NAME(record->user, EC_SERVER_NAME, command->session, &row->user, EC_COMMAND_USER_CUT,
+			  EC_COMMAND_USER_UNREAD, &flags);
+		READ_NAME(record->host, EC_SERVER_NAME, command->session, &row->host, EC_COMMAND_HOST_CUT,
+			  EC_COMMAND_HOST_UNREAD, &flags);
+		if (!record->host[0])
+			READ_NAME(record->host, EC_SERVER_NAME, command->session, &row->address,
+				  EC_COMMAND_HOST_CUT, EC_COMMAND_HOST_UNREAD, &flags);
+		READ_NAME(record->database, EC_SERVER_DATABASE, command->session, &row->database,
+			  EC_COMMAND_DATABASE_CUT, EC_COMMAND_DATABASE_UNREAD, &flags);
+	}
+	record->flags = flags;
+	bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record)));
+}
+
+/* --- texts --- */
+
+struct text {
+	struct ec_command_text head; /* copied in front of every piece */
+	__u64 buffer;
+	struct ec_settings *wanted;
+};
+
+/* Sends one piece; a ring record must be reserved with a constant size (see lib/deliver.bpf.h). */
+#define SEND_TEXT(CLASS, at, bytes, last)                                                               \
+	do {                                                                                            \
+		__u64 length_ = (bytes);                                                                \
+		struct ec_command_text *record_ =                                                       \
+			bpf_ringbuf_reserve(&events, sizeof(struct ec_command_text) + (CLASS), 0);      \
+		if (!record_) {                                                                         \
+			count_lost_bytes(ring_full_records, ring_full_bytes, length_);                  \
+			break;                                                                          \
+		}                                                                                       \
+		*record_ = text->head;                                                                  \
+		record_->header.flags |= (last);                                                        \
+		record_->offset = (at);                                                                 \
+		asm volatile("" : "+r"(length_));                                                       \
+		if (length_ > (CLASS))                                                                  \
+			length_ = (CLASS);                                                              \
+		if (length_ && bpf_probe_read_user(record_ + 1, length_, (void *)(text->buffer + (at)))) { \
+			count_lost_bytes(fault_records, fault_bytes, length_);                          \
+			record_->header.flags |= EC_FLAG_FAULT;                                         \
+			length_ = 0;                                                                    \
+		}                                                                                       \
+		record_->header.size = sizeof(struct ec_command_text) + length_;                        \
+		bpf_ringbuf_submit(record_, wakeup_flags(text->wanted, record_->header.size));          \
+	} while (0)
+
+static __always_inline void send_rest(struct text *text, __u64 at, __u64 length)
+{
+	if (length <= 64)
+		SEND_TEXT(64, at, length, EC_FLAG_LAST);
+	else if (length <= 128)
+		SEND_TEXT(128, at, length, EC_FLAG_LAST);
+	else if (length <= 256)
+		SEND_TEXT(256, at, length, EC_FLAG_LAST);
+	else if (length <= 512)
+		SEND_TEXT(512, at, length, EC_FLAG_LAST);
+	else if (length <= 1024)
+		SEND_TEXT(1024, at, length, EC_FLAG_LAST);
+	else if (length <= 4096)
+		SEND_TEXT(4096, at, length, EC_FLAG_LAST);
+	else
+		SEND_TEXT(EC_PIECE_MAXIMUM, at, length, EC_FLAG_LAST);
+}
+
+static __always_inline void tell_text(struct ec_settings *wanted, const struct running *command, __u8 role,
+				      __u64 buffer, __u64 length)
+{
+	__u64 limit = wanted->payload_limit, kept, full;
+	struct text whole = {}, *text = &whole;
+	__u32 i;
+
+	/* all ones: no limit was asked for */
+	if (limit == ~0ULL)
+		limit = EC_STATEMENT_LIMIT;
+	if (limit > EC_STATEMENT_PIECES * EC_PIECE_MAXIMUM)
+		limit = EC_STATEMENT_PIECES * EC_PIECE_MAXIMUM;
+	kept = length < limit ? length : limit;
+	fill_header(&whole.head.header, EC_KIND_COMMAND_TEXT, 0, bpf_ktime_get_boot_ns());
+	whole.head.header.tid = command->tid;
+	whole.head.session = command->session;
+	whole.head.started_ns = command->started_ns;
+	whole.head.length = length;
+	whole.head.role = role;
+	whole.buffer = buffer;
+	whole.wanted = wanted;
+	if (kept < length) {
+		whole.head.header.flags |= EC_FLAG_TRUNCATED;
+		count_lost_bytes(truncated_calls, truncated_bytes, length - kept);
+	}
+	/* all pieces but the last are full */
+	full = kept ? (kept - 1) / EC_PIECE_MAXIMUM : 0;
+	for (i = 0; i < EC_STATEMENT_PIECES - 1; i++) {
+		if (i >= full)
+			break;
+		SEND_TEXT(EC_PIECE_MAXIMUM, (__u64)i * EC_PIECE_MAXIMUM, EC_PIECE_MAXIMUM, 0);
+	}
+	send_rest(text, full * EC_PIECE_MAXIMUM, kept - full * EC_PIECE_MAXIMUM);
+}
+
+/* --- the end of a command --- */
+
+static __always_inline void tell_end(struct ec_settings *wanted, const struct running *command)
+{
+	struct ec_command_end *record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	__u32 row_number = command->row;
+	struct ec_server_row *row = bpf_map_lookup_elem(&server_rows, &row_number);
+	int known = 0;
+
+	if (!record) {
+		count_loss(ring_full_records);
+		return;
+	}
+	fill_header(&record->header, EC_KIND_COMMAND_END, sizeof(*record), bpf_ktime_get_boot_ns());
+	record->header.tid = command->tid;
+	record->session = command->session;
+	record->started_ns = command->started_ns;
+	record->connection = row ? number_at(command->session, &row->connection, &known) : 0;
+	record->affected = command->affected;
+	record->last_id = command->last_id;
+	record->rows = command->rows;
+	record->statement = command->statement;
+	record->error = command->error;
+	record->results = command->results;
+	record->flags = command->flags | (known ? EC_COMMAND_HAS_CONNECTION : 0);
+	record->command = command->command;
+	record->_padding = 0;
+	bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record)));
+}
+
+/* A log-in that was refused is over when the client has been told why, or when its thread turns to something else. */
+static __always_inline void end_refused(struct ec_settings *wanted)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct running *found = bpf_map_lookup_elem(&commands, &thread);
+	struct running command;
+
+	if (!found || !(found->flags & EC_COMMAND_REFUSED))
+		return;
+	command = *found;
+	bpf_map_delete_elem(&commands, &thread);
+	tell_end(wanted, &command);
+}
+
+#endif

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records about commands become events; what is not as the wire says is counted."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from commands import KNOWN, begin_record, end_record, text_record
+
+from ecapture._wire import COMMAND_TEXT, CommandFlag, Flag, TextRole
+from ecapture.events import Command, CommandEnd, CommandText
+from ecapture.kernel.decode import Decoder
+
+
+def decode(*records: bytes) -> list[object]:
+    decoder = Decoder(10)
+    events = decoder.decode(b"".join(records))
+    assert decoder.malformed == 0
+    return events
+
+
+def test_a_command_whole():
+    begin, text, end = decode(
+        begin_record(text_length=8), text_record(b"select 1"), end_record(affected=3)
+    )
+    key = (100, 101, 1_000)
+    assert isinstance(begin, Command)
+    assert (begin.time_ns, begin.key, begin.command, begin.connection) == (1_010, key, 3, 7)
+    assert (begin.user, begin.host, begin.database, begin.unknown) == (
+        "ada",
+        "localhost",
+        "shop",
+        "",
+    )
+    assert (begin.length, begin.statement) == (8, None)
+    assert isinstance(text, CommandText)
+    assert (text.key, text.payload, text.role, text.last) == (key, b"select 1", 0, True)
+    assert isinstance(end, CommandEnd)
+    assert (end.time_ns, end.key, end.affected, end.rows, end.error) == (6_010, key, 3, None, 0)
+
+
+def test_what_is_not_known_is_none_and_said():
+    begin, cut = decode(
+        begin_record(known=1, told=0, host=b"", database=b""),
+        begin_record(told=KNOWN | CommandFlag.USER_CUT | CommandFlag.DATABASE_UNREAD),
+    )
+    assert begin.connection is None
+    assert begin.unknown == "this build does not show client, database"
+    assert cut.unknown == "database could not be read; user is cut"
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [
+        (Flag.LAST, ""),
+        (Flag.LAST | Flag.TRUNCATED, "truncated"),
+        (Flag.TRUNCATED, ""),
+        (Flag.LAST | Flag.FAULT, "unreadable"),
+    ],
+)
+def test_why_a_text_has_less(flags, missing):
+    (text,) = decode(text_record(b"abc", flags=flags, length=10))
+    assert text.missing == missing
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        text_record(b"abc", length=2),
+        text_record(b"abc", offset=1),
+        text_record(b"abc", role=max(TextRole) + 1),
+        begin_record(size=592),
+        end_record(size=104),
+        text_record(b"", size=COMMAND_TEXT.size - 8)[: COMMAND_TEXT.size - 8],
+    ],
+)
+def test_malformed_records_are_counted(record):
+    decoder = Decoder(0)
+    assert decoder.decode(record) == []
+    assert decoder.malformed >= 1
+
+
+def test_any_bytes_are_decoded_or_counted():
+    source = random.Random(5)
+    for record in (begin_record(), text_record(b"select 1"), end_record()):
+        for _ in range(300):
+            damaged = bytearray(record)
+            for _ in range(3):
+                damaged[source.randrange(len(damaged))] = source.randrange(256)
+            Decoder(0).decode(bytes(damaged))
