@@ -10,6 +10,8 @@ import socketserver
 import subprocess
 import sys
 import threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -164,6 +166,38 @@ def test_selfserv(version, certificate, database, tmp_path):
     assert joined(run.shown(direction="write")) == b"".join(answers)
     assert labels(read_keys(ours)) == sorted(3 * VERSIONS[version])
     assert set(read_keys(ours)) == set(read_keys(theirs))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_many_handshakes_at_once(version, certificate, database, tmp_path):
+    """Keys that several threads make at the same time are not taken for each other's."""
+    ours, theirs = tmp_path / "ours.log", tmp_path / "theirs.log"
+    context = trusting(certificate)
+    context.keylog_filename = str(theirs)
+
+    def ask(number: int) -> tuple[bytes, bytes]:
+        request = b"GET / HTTP/1.0\r\nNumber: %d\r\n\r\n" % number
+        raw = socket.create_connection(("127.0.0.1", server.port), DEADLINE)
+        with context.wrap_socket(raw, server_hostname="localhost") as client:
+            client.sendall(request)
+            return request, b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+    with (
+        selfserv(database, version) as server,
+        Captured(tmp_path, "-k", ours, "--pid", server.process.pid, probe="nss") as run,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        talks = list(pool.map(ask, range(48)))
+        run.finish()
+    assert labels(read_keys(ours)) == sorted(len(talks) * VERSIONS[version])
+    assert set(read_keys(ours)) == set(read_keys(theirs))
+    assert run.summary["flows"] == len(talks)
+    if TUPLES:
+        heard = {e.source: e.payload for e in run.shown(direction="read")}
+        spoken = defaultdict(bytes)
+        for event in run.shown(direction="write"):
+            spoken[event.destination] += event.payload
+        assert sorted((heard[end], spoken[end]) for end in heard) == sorted(talks)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
