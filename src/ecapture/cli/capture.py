@@ -127,9 +127,10 @@ def nss_files(named: Sequence[str], *, keys: bool) -> tuple[str, ...]:
                     hint="name the libssl3.so of the program; `ecapture targets` shows it",
                 )
         files.append(str(layer))
-        softoken = path.with_name("libsoftokn3.so")
-        if keys and softoken.exists():
-            files.append(str(softoken))
+        # in a folder of its own in Debian 11 and Ubuntu 22.04
+        folders = (path.parent, path.parent / "nss")
+        softokens = [folder / "libsoftokn3.so" for folder in folders if keys]
+        files += [str(softoken) for softoken in softokens if softoken.exists()]
     return tuple(dict.fromkeys(files))
 
 

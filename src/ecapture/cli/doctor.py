@@ -14,8 +14,10 @@ import click
 import msgspec
 
 from ecapture._wire import WIRE_VERSION
+from ecapture.cli.targets import examine as examine_targets
 from ecapture.errors import ECaptureError
 from ecapture.kernel.feature import Answer, features
+from ecapture.probes import probes
 
 Verdict = Literal["ok", "limited", "missing", "unknown"]
 _CAPABILITIES = {
@@ -25,6 +27,7 @@ _CAPABILITIES = {
     19: "CAP_SYS_PTRACE",
 }  # linux/capability.h
 _NEEDED_FEATURES = {"bpf", "ringbuf", "uprobe"}
+_SHOWN = 3  # files that cannot be observed, of each probe
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -64,6 +67,7 @@ def examine() -> list[Finding]:
         _seccomp,
         _processes,
         _mounts,
+        _observed,
         _build,
         _leftovers,
     ):
@@ -219,6 +223,25 @@ def _build() -> list[Finding]:
             )
         ]
     return [Finding("build", "ok", f"wire version {WIRE_VERSION}; {', '.join(present)}")]
+
+
+def _observed() -> list[Finding]:
+    """For each probe the libraries and programs of this host that it is for."""
+    listed, _skipped = examine_targets()
+    found = []
+    for name, probe in probes().items():
+        files = {target.file: target for target in listed if target.probe == name}
+        visible = sum(target.visible for target in files.values())
+        hidden = [f"{t.file}: {t.reason}" for t in files.values() if not t.visible]
+        subject = f"ecapture {name}"
+        if not files:
+            found.append(Finding(subject, "ok", "nothing on this host uses it at the moment"))
+            continue
+        text = f"{visible} of {len(files)} files can be observed"
+        verdict: Verdict = "ok" if visible else "limited"
+        costs = "" if visible else probe.summary
+        found.append(Finding(subject, verdict, "; ".join([text, *hidden[:_SHOWN]]), costs))
+    return found
 
 
 def _leftovers() -> list[Finding]:

@@ -10,11 +10,14 @@ from click.testing import CliRunner
 from ecapture.cli import doctor
 from ecapture.cli.doctor import Finding, Verdict
 from ecapture.kernel.feature import features
+from ecapture.probes import probes
 
 
 def test_every_finding_has_a_verdict_and_what_is_missing_has_a_remedy_or_a_cost():
     found = doctor.examine()
-    assert {one.name for one in features()} < {one.subject for one in found}
+    subjects = {one.subject for one in found}
+    assert {one.name for one in features()} < subjects
+    assert {f"ecapture {name}" for name in probes()} < subjects
     for one in found:
         assert one.verdict in get_args(Verdict)
         assert one.subject
