@@ -35,7 +35,6 @@ UNTESTED = {
     "binary/secrets/sites.py": "tests/unit/binary/secrets/test_locate.py",
     "binary/secrets/votes.py": "tests/unit/binary/secrets/test_locate.py",
     "binary/secrets/x86_layout.py": "tests/unit/binary/secrets/test_x86.py",
-    "cli/capture.py": "tests/unit/cli/test_options.py, and tests/capture for the rest",
     "discovery.py": "needs processes and probes; tests/capture",
     "kernel/attach.py": "needs the kernel; tests/kernel/test_programs.py",
     "kernel/families.py": "a table; tests/built/test_wire.py",
