@@ -188,7 +188,7 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 	begin_emission(&emission, &who, conversation, hook, call.hook, now);
 	deliver(&emission, conversation, length, loop);
 	if (silent && (hook->direction & 1))
-		note_write(&who, length, now);
+		note_write(&who, conversation, length, now);
 	return 0;
 }
 

@@ -7,9 +7,10 @@
  * 1. The socket call is the very next one of the thread: for a write the next send after it, for a read the last receive
  *    before it, with no TLS call of another conversation in between.
  * 2. It is a connected TCP socket, and what was sent or received begins with a record of TLS (RFC 8446, 5.1).
- * 3. The size fits. A write of n bytes in r records makes n bytes and 21 to 85 more for each record (5 of header, 16 of
- *    tag at least; TLS 1.2 with CBC is the largest), and at most what may remain of a handshake. A read that
- *    takes a record whole gets 16, 17 or 24 bytes less than the record says (RFC 7905, 8446, 5288).
+ * 3. The size fits. A record has 16, 17 or 24 bytes more than what was written into it (RFC 7905, 8446, 5288; with CBC,
+ *    which pads, nothing is inferred) and a header of 5. A send of one record must fit exactly, one of several within
+ *    these bounds; in front of a connection's first bytes may stand the rest of the handshake. A read must have taken a
+ *    record whole.
  * 4. No other conversation that is still open has the same 4-tuple.
  *
  * What was learned is told to user space as a record of its own, for the bytes that were shown before it was known.
@@ -31,8 +32,8 @@ enum {
 	RECORD_PLAIN = 16384,	 /* RFC 8446, 5.1 */
 	RECORD_LONGEST = 16384 + 256 + 1,
 	RECORD_HEADER = 5,
-	OVERHEAD_LEAST = 21,
-	OVERHEAD_MOST = 85,
+	OVERHEAD_LEAST = 16 + RECORD_HEADER,
+	OVERHEAD_MOST = 24 + RECORD_HEADER,
 	HANDSHAKE_REST = 640, /* of a client: key exchange and Finished; of a server: two tickets */
 	STREAM = 1,	      /* SOCK_STREAM */
 };
@@ -43,6 +44,7 @@ struct unsent {
 	__u64 time_ns;
 	__u64 bytes;
 	__u64 records;
+	__u64 rest; /* what of the handshake may be sent with it */
 };
 
 struct {
@@ -132,6 +134,12 @@ static __always_inline __u32 first_record(void)
 	return length;
 }
 
+/* By how much a record is longer than its content. */
+static __always_inline int is_overhead(__u64 more)
+{
+	return more == 16 || more == 17 || more == 24;
+}
+
 static __always_inline int same_conversation(const struct conversation_key *one, const struct conversation_key *other)
 {
 	return one->handle == other->handle && one->pid == other->pid;
@@ -216,23 +224,28 @@ static __always_inline void infer_from_receive(const struct conversation_key *wh
 		return;
 	more = last->record - bytes;
 	last->record = 0; /* later reads take what is behind the first record */
-	if (more != 16 && more != 17 && more != 24)
+	if (!is_overhead(more))
 		return;
 	claim_tuple(who, conversation, &last->tuple);
 	if (has_tuple(conversation))
 		tell_ends(who, conversation);
 }
 
-static __always_inline void note_write(const struct conversation_key *who, __u64 bytes, __u64 now)
+/* After the bytes were counted. */
+static __always_inline void note_write(const struct conversation_key *who, const struct conversation *conversation,
+				       __u64 bytes, __u64 now)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct unsent *before = bpf_map_lookup_elem(&unsent, &thread);
 	struct unsent fresh = { .who = *who, .time_ns = now };
 
+	if (conversation->offset[EC_WRITE] == bytes)
+		fresh.rest = HANDSHAKE_REST;
 	if (before && now - before->time_ns <= FITTING_NS) {
 		if (same_conversation(&before->who, who)) {
 			fresh.bytes = before->bytes;
 			fresh.records = before->records;
+			fresh.rest = before->rest;
 		} else {
 			fresh.who.handle = 0; /* whose the next send is cannot be told */
 		}
@@ -261,10 +274,12 @@ static __always_inline void infer_from_send(const struct sock *sk, int sent)
 	size = sent;
 	if (bpf_ktime_get_boot_ns() - made.time_ns > FITTING_NS ||
 	    size < made.bytes + made.records * OVERHEAD_LEAST ||
-	    size > made.bytes + made.records * OVERHEAD_MOST + HANDSHAKE_REST)
+	    size > made.bytes + made.records * OVERHEAD_MOST + made.rest)
 		return;
 	record = first_record();
 	if (!record || record + RECORD_HEADER > size)
+		return;
+	if (record + RECORD_HEADER == size && !is_overhead(record - made.bytes))
 		return;
 	conversation = bpf_map_lookup_elem(&conversations, &made.who);
 	if (!conversation || has_tuple(conversation) || !stream_tuple(&tuple, sk))
