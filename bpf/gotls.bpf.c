@@ -358,7 +358,7 @@ static __always_inline int on_go_socket_call(const struct sock *sk)
 		struct ec_tuple_value tuple = {};
 
 		read_socket(&tuple, sk, EC_TUPLE_NESTED_CALL);
-		if (tuple.source != EC_TUPLE_NOT_INET)
+		if (tuple.source < EC_TUPLE_NOT_INET)
 			conversation->tuple = tuple;
 	}
 	return 0;

@@ -7,6 +7,7 @@ struct ec_settings wire_settings;
 struct ec_tuple_value wire_tuple_value;
 struct ec_header wire_header;
 struct ec_plaintext wire_plaintext;
+struct ec_served wire_served;
 struct ec_end wire_end;
 struct ec_ends wire_ends;
 struct ec_exit wire_exit;

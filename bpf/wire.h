@@ -50,6 +50,7 @@ enum ec_kind {
 	EC_KIND_COMMAND = 20,   /* a server of the MySQL family begins with a command of a client's */
 	EC_KIND_COMMAND_TEXT = 21, /* bytes that belong to a command */
 	EC_KIND_COMMAND_END = 22,  /* how a command ended */
+	EC_KIND_SERVED = 7,    /* messages between a PostgreSQL server and its client */
 };
 
 enum ec_direction {
@@ -64,6 +65,7 @@ enum ec_flag {
 	EC_FLAG_ASSUMED = 1 << 3,   /* taken at entry: the call may have failed or been partial */
 	EC_FLAG_LAST = 1 << 4,	    /* the last piece of its call */
 	EC_FLAG_UNJOINED = 1 << 5,  /* a secret whose client random is not known */
+	EC_FLAG_BOUNDARY = 1 << 6,  /* a message begins with the first byte; what was begun before had no more kept */
 };
 
 /* Where the 4-tuple of a conversation comes from, or why there is none. */
@@ -74,10 +76,12 @@ enum ec_tuple_source {
 	EC_TUPLE_NOT_INET = 3,	  /* the descriptor is not an IPv4 or IPv6 socket */
 	EC_TUPLE_UNREADABLE = 4,  /* this kernel shows no types (BTF), so its sockets cannot be read */
 	EC_TUPLE_INFERRED = 5,	  /* from the socket call of the thread that carries what the TLS call made */
+	EC_TUPLE_UNIX = 6,	  /* the descriptor is a Unix-domain socket */
 };
 
 enum ec_family {
 	EC_FAMILY_NONE = 0,
+	EC_FAMILY_UNIX = 1,
 	EC_FAMILY_IPV4 = 2,
 	EC_FAMILY_IPV6 = 10,
 };
@@ -123,6 +127,10 @@ enum ec_shape {
 	EC_SHAPE_PREPARED_ANSWER = 48, /* (protocol, statement id, ...) */
 	EC_SHAPE_ANSWER_OK_MARKED = 50, /* as ANSWER_OK_OF, and then whether it only ends rows */
 	EC_SHAPE_PREPARED_OBJECT = 49, /* (statement, lex, memory, state, statement id) */
+	/* ssize_t f(Port *, void *buffer, size_t length) of a PostgreSQL server */
+	EC_SHAPE_SERVED_READ = 17,
+	EC_SHAPE_SERVED_WRITE = 18,
+	EC_SHAPE_SERVED_INNER_READ = 19, /* called by the first, which may have been entered before we came */
 };
 
 /* How a session's thread is handed a command. */
@@ -276,7 +284,7 @@ struct ec_settings {
 	__u32 follow;	     /* not 0: children of processes in "pids" join it */
 	__u32 excluded_pid;  /* this process is never captured: our own */
 	__u32 reader_asleep; /* the reader waits for a wake-up: set by it, cleared by the record that wakes it */
-	__u32 _padding;
+	__u32 text_limit;    /* bytes kept of one text, such as a statement to a database */
 };
 
 /* Both ends of a conversation, and what they agreed on. Ports in host byte order. 44 bytes: compared and cached as one
@@ -318,6 +326,20 @@ struct ec_plaintext {
 	__u8 direction; /* enum ec_direction */
 	__u8 hook;	/* row in "hooks" */
 	__u8 _padding[6];
+};
+
+/*
+ * A run of bytes of the messages between a PostgreSQL server and its client, as the server's process handles them. Not
+ * all are kept: rows and passwords are left out, and what goes beyond settings.text_limit. The bytes follow. 112 bytes.
+ */
+struct ec_served {
+	struct ec_header header; /* of what is read, the time of arrival; of what is written, when it was handed over */
+	__u64 generation;	 /* when this process was first seen */
+	__u64 kept_offset;	 /* bytes of this direction that were kept before these; a gap is a loss */
+	struct ec_tuple_value tuple;
+	__u8 direction; /* enum ec_direction */
+	__u8 late;	/* not 0: the session was there before we were */
+	__u8 _padding[2];
 };
 
 /* A conversation ended. 64 bytes. */

@@ -73,6 +73,7 @@ class Family(IntEnum):
     """enum ec_family."""
 
     NONE = 0
+    UNIX = 1
     IPV4 = 2
     IPV6 = 10
 
@@ -86,6 +87,7 @@ class Flag(IntFlag):
     ASSUMED = 8
     LAST = 16
     UNJOINED = 32
+    BOUNDARY = 64
 
 
 class HookFlag(IntFlag):
@@ -109,6 +111,7 @@ class Kind(IntEnum):
     COMMAND = 20
     COMMAND_TEXT = 21
     COMMAND_END = 22
+    SERVED = 7
 
 
 class Label(IntEnum):
@@ -172,6 +175,9 @@ class Shape(IntEnum):
     PREPARED_ANSWER = 48
     ANSWER_OK_MARKED = 50
     PREPARED_OBJECT = 49
+    SERVED_READ = 17
+    SERVED_WRITE = 18
+    SERVED_INNER_READ = 19
 
 
 class TextRole(IntEnum):
@@ -192,6 +198,7 @@ class TupleSource(IntEnum):
     NOT_INET = 3
     UNREADABLE = 4
     INFERRED = 5
+    UNIX = 6
 
 
 CHAIN = Struct("<HHHHH")
@@ -480,6 +487,24 @@ SECRET_ROW_FIELDS = (
     "label_number",
 )
 
+SERVED = Struct("<QIHHIIII16sQQ44sBB2x")
+SERVED_FIELDS = (
+    "time_ns",
+    "size",
+    "kind",
+    "flags",
+    "pid",
+    "tid",
+    "uid",
+    "cpu",
+    "comm",
+    "generation",
+    "kept_offset",
+    "tuple",
+    "direction",
+    "late",
+)
+
 SERVER_ROW = Struct("<12s12s12s12s12s12s12sH")
 SERVER_ROW_FIELDS = (
     "connection",
@@ -492,7 +517,7 @@ SERVER_ROW_FIELDS = (
     "dispatch",
 )
 
-SETTINGS = Struct("<QQIIIIIII4x")
+SETTINGS = Struct("<QQIIIIIIII")
 SETTINGS_FIELDS = (
     "payload_limit",
     "wakeup_level",
@@ -503,6 +528,7 @@ SETTINGS_FIELDS = (
     "follow",
     "excluded_pid",
     "reader_asleep",
+    "text_limit",
 )
 
 TOLD_ROW = Struct("<16s16s16s16s16s16s32s16s")

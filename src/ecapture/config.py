@@ -17,6 +17,8 @@ from ecapture.errors import TargetNotFound, UsageError
 SNAP_MAXIMUM: Final = _SNAP_MAXIMUM
 """As much as is ever kept of a packet, in bytes."""
 RING_BYTES = 16 << 20
+TEXT_BYTES = 64 << 10
+TEXT_MAXIMUM = 1 << 30
 _RING_MINIMUM, _RING_MAXIMUM = 1 << 16, 1 << 30
 SNAP_MINIMUM = 18
 """The head of an Ethernet frame with a VLAN tag, in bytes."""
@@ -61,10 +63,14 @@ class Scope(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """``payload`` bytes of one call are kept (None: all); the kernel's buffer has ``ring``."""
+    """``payload`` bytes of one call are kept (None: all); the kernel's buffer has ``ring``.
+
+    ``text`` bytes are kept of one text, such as a statement to a database.
+    """
 
     payload: int | None = None
     ring: int = RING_BYTES
+    text: int = TEXT_BYTES
 
 
 class PacketConfig(msgspec.Struct, frozen=True):

@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ecapture._wire import Shape
 from ecapture.binary import loader, process
 from ecapture.binary.cache import Cache
 from ecapture.binary.calls.locate import CallsCache, Completion, is_open
@@ -54,6 +55,7 @@ from ecapture.kernel.attach import Attached, Place, Programs
 from ecapture.kernel.families import FAMILIES
 from ecapture.kernel.feature import feature
 from ecapture.kernel.keys import Keys, parameter_row
+from ecapture.kernel.latecomers import Latecomers, processes_of
 from ecapture.kernel.seccomp import return_probe_kills
 from ecapture.kernel.told import TellingCache, TellingKeys
 from ecapture.plan import Hook
@@ -94,6 +96,7 @@ class Discovery:
         self._returns = not _return_probes_kill()
         self._keys = _keys(programs) if config.keys else None
         self._completion = Completion(CallsCache.of_user())
+        self._late = Latecomers(programs)
         self._slow: queue.SimpleQueue[_Slow | None] = queue.SimpleQueue()
         self._slow_thread: threading.Thread | None = None
 
@@ -151,7 +154,7 @@ class Discovery:
             self._watch.close()
             self._watch = None
         # The kernel waits for its readers at every detach; in parallel those waits are shared.
-        links = [link for file in attached for link in file.links]
+        links = [link for file in [*attached, *self._late.close()] for link in file.links]
         with ThreadPoolExecutor(max_workers=32) as pool:
             list(pool.map(lambda link: link.close(), links))
 
@@ -236,6 +239,8 @@ class Discovery:
                 continue
             if library.through.get(hook.symbol) in library.functions:
                 continue
+            if hook.shape is Shape.SERVED_INNER_READ:
+                continue  # for latecomers alone
             beside = library.functions.get(hook.beside)
             file_row = self._file_row(library, hook)
             # Returns first: a call entered in between is then lost whole, not half remembered.
@@ -258,7 +263,10 @@ class Discovery:
         return any(not kinds.isdisjoint(probe.kinds) for probe in self._chosen)
 
     def _has_keys(self, library: Library) -> bool:
-        tls = library.kind != "mysqld"  # where it is that only, and has no TLS library in it
+        tls = library.kind not in (
+            "mysqld",
+            "postgres",
+        )  # where it is that only, and has no TLS library in it
         return self._keys is not None and tls and self._chosen_kind(library)
 
     # --- what is found by reading code: nameless functions, and keys ---
@@ -395,10 +403,16 @@ class Discovery:
             pid,
         )
         with self._lock:
-            if not self._closed.is_set():
+            kept = not self._closed.is_set()
+            if kept:
                 self._attached[key] = attached
-                return
-        attached.close()
+        if not kept:
+            attached.close()
+        elif library.kind == "postgres" and not key[3]:
+            # Afterwards, so that whoever is not among them is seen from its beginning.
+            running = processes_of(Path(path).stat())
+            watched = process.with_descendants(self._config.scope.pids)
+            self._late.attach(path, library, [p for p in running if not watched or p in watched])
 
     # --- new mappings ---
 

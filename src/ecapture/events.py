@@ -241,6 +241,44 @@ class Secret(msgspec.Struct, frozen=True, gc=False, tag="secret"):
     missing: str = ""
 
 
+class Served(msgspec.Struct, frozen=True, gc=False, tag="served"):
+    """A run of bytes between a PostgreSQL server and its client, as the server's process has them.
+
+    Rows, passwords and what goes beyond a limit are not among what is kept. ``kept_offset`` counts
+    what was kept of this direction before: a gap is a loss. ``length`` is how much this run should
+    have; ``payload`` is empty where ``missing`` says why ("unreadable"). ``boundary``: a message
+    begins with the first byte, and what was begun before has no more bytes. ``client`` is
+    address:port or "local"; where it is empty, ``no_client`` says why. ``late``: the session is
+    older than the capture. ``session_ns`` is when its process was first seen.
+    """
+
+    time_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    direction: Direction
+    session_ns: int
+    client: str
+    no_client: str
+    kept_offset: int
+    length: int
+    payload: bytes
+    boundary: bool = False
+    late: bool = False
+    missing: str = ""
+
+
+class SessionFacts(msgspec.Struct, frozen=True):
+    """What is known of a session that began before the capture; ``reason`` says why not more."""
+
+    user: str = ""
+    database: str = ""
+    client: str = ""
+    application: str = ""
+    reason: str = ""
+
+
 class Statement(msgspec.Struct, frozen=True, gc=False, tag="statement"):
     r"""One thing that a client asked a database server for, as the server saw it, and how it ended.
 
@@ -411,6 +449,7 @@ class CommandEnd(msgspec.Struct, frozen=True, gc=False, tag="command_end"):
 Event = (
     Plaintext
     | Secret
+    | Served
     | Statement
     | Command
     | CommandText

@@ -11,7 +11,7 @@ import msgspec
 
 from ecapture._wire import LOSSES
 from ecapture.errors import UsageError
-from ecapture.events import Event, Losses, Plaintext, ProcessExit
+from ecapture.events import Event, Losses, Plaintext, ProcessExit, Served, SessionFacts
 from ecapture.kernel.recording import Frame, Metadata, ProcessFacts, frame, opening
 from ecapture.sinks.destination import (
     Destination,
@@ -47,6 +47,11 @@ def open_writer(destination: str, *, append: bool = False) -> Writer:
     if destination == STDOUT:
         return Writer(1, "standard output", owned=False)
     return Writer(open_output(destination, append=append), destination, owned=True)
+
+
+def no_session(_pid: int) -> SessionFacts:
+    """The session of every process, where nobody looks them up."""
+    return SessionFacts(reason="the session began before the capture")
 
 
 class Output(Protocol):
@@ -187,9 +192,15 @@ class PacketOutput:
 class RecordOutput:
     """Records as they came, for ``replay``."""
 
-    def __init__(self, named: str | Destination, container_of: Callable[[int], str]) -> None:
+    def __init__(
+        self,
+        named: str | Destination,
+        container_of: Callable[[int], str],
+        session_of: Callable[[int], SessionFacts] = no_session,
+    ) -> None:
         destination = parse(named) if isinstance(named, str) else named
         self._container_of = container_of
+        self._session_of = session_of
         self._described: dict[int, str] = {}
         self._metadata = Metadata(0)
         if isinstance(destination, Stdout) and os.isatty(1):
@@ -220,13 +231,15 @@ class RecordOutput:
         for event in events:
             if type(event) is Plaintext and event.conversation[0] not in self._described:
                 self._describe(event.pid)
+            elif type(event) is Served and event.pid not in self._described:
+                self._describe(event.pid, self._session_of(event.pid) if event.late else None)
             elif type(event) is ProcessExit:
                 self._described.pop(event.pid, None)
 
-    def _describe(self, pid: int) -> None:
+    def _describe(self, pid: int, session: SessionFacts | None = None) -> None:
         container = self._described[pid] = self._container_of(pid)
-        if container:
-            facts = msgspec.json.encode(ProcessFacts(pid, container))
+        if container or session is not None:
+            facts = msgspec.json.encode(ProcessFacts(pid, container, session))
             self._writer.write(frame(Frame.PROCESS, facts))
 
     def close(self, losses: Losses) -> None:

@@ -121,3 +121,14 @@ def end(symbol: str, *, keeps_handle: bool = False) -> Hook:
 def begin(symbol: str) -> Hook:
     """A call that returns a new handle, so that an earlier one of its value has ended."""
     return Hook(symbol, Shape.BEGIN)
+
+
+def served(symbol: str, direction: Direction, *, inner: bool = False) -> Hook:
+    """ssize_t f(Port *, void *buffer, size_t length) of a PostgreSQL server.
+
+    ``inner``: one that the first calls, to be hooked in back-ends that may be inside that already.
+    """
+    if inner:
+        return Hook(symbol, Shape.SERVED_INNER_READ, direction)
+    shape = Shape.SERVED_READ if direction is Direction.READ else Shape.SERVED_WRITE
+    return Hook(symbol, shape, direction)

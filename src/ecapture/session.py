@@ -19,11 +19,20 @@ from typing import Protocol, Self
 
 from ecapture import clock
 from ecapture._wire import Shape
-from ecapture.binary.process import read_process
+from ecapture.binary.postgres import read_session
+from ecapture.binary.process import read_process, with_descendants
 from ecapture.config import CaptureConfig
 from ecapture.discovery import Discovery
 from ecapture.errors import ECaptureError
-from ecapture.events import Event, InterfaceCounts, Losses, Packets, Statement, Summary
+from ecapture.events import (
+    Event,
+    InterfaceCounts,
+    Losses,
+    Packets,
+    SessionFacts,
+    Statement,
+    Summary,
+)
 from ecapture.kernel.attach import Programs
 from ecapture.kernel.decode import Decoder
 from ecapture.kernel.feature import feature
@@ -66,6 +75,9 @@ class Source(Protocol):
 
     def container_of(self, pid: int) -> str:
         """The id of the container a process is in, "" if it is in none or gone."""
+
+    def session_of(self, pid: int) -> SessionFacts:
+        """Whose session a back-end of PostgreSQL serves that is older than the capture."""
 
 
 class Capture:
@@ -145,6 +157,10 @@ class Capture:
         if config.keys:
             hooks += key_hooks([kind for probe in chosen for kind in probe.kinds])
         self._programs = Programs(config, hooks)
+        if config.scope.follow:
+            # After the programs, so that whoever is born meanwhile is known to them.
+            for pid in with_descendants(config.scope.pids):
+                self._programs.add_pid(pid)
         self.metadata = Metadata(
             clock.wall_offset_ns(),
             version=version(),
@@ -248,6 +264,10 @@ class Capture:
             found = self._containers[pid] = container.id if container else ""
         return found
 
+    def session_of(self, pid: int) -> SessionFacts:
+        """See Source. Asked of the process."""
+        return read_session(pid)
+
     def _command_ended(self) -> bool:
         if self._launched is None:
             return False
@@ -319,6 +339,10 @@ class Replay:
     def container_of(self, pid: int) -> str:
         """See Source. As it was when recorded."""
         return self._reader.containers.get(pid, "")
+
+    def session_of(self, pid: int) -> SessionFacts:
+        """See Source. As it was when recorded."""
+        return self._reader.sessions.get(pid) or SessionFacts(reason="not in the recording")
 
     def __iter__(self) -> Iterator[Event]:
         for events in pump(self, self.summary, self._stages):

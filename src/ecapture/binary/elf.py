@@ -58,6 +58,7 @@ _SHT_SYMTAB, _SHT_NOTE, _SHT_NOBITS = 2, 7, 8
 _DT_NEEDED, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 1, 4, 5, 6, 10
 _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 14, 15, 29
 _DT_GNU_HASH, _DT_VERSYM = 0x6FFFFEF5, 0x6FFFFFF0
+_STT_OBJECT = 1
 _STT_FUNC = 2  # 10 is STT_GNU_IFUNC: its value is a resolver, not the function
 _STB_LOCAL = 0
 _VERSION_HIDDEN = 0x8000
@@ -86,7 +87,7 @@ class Section(NamedTuple):
 
 
 class Symbol(NamedTuple):
-    """A function that the file defines.
+    """A function or variable that the file defines.
 
     ``address`` is as the file was linked, ``size`` is 0 where the compiler did not say.
     """
@@ -307,8 +308,10 @@ class ElfFile(ForeignFile):
         segment = next((s for s in self.segments if s.type == _PT_INTERP), None)
         return "" if segment is None else self.text(segment.offset, segment.file_size)
 
-    def symbol(self, name: str) -> Symbol | None:
+    def symbol(self, name: str, *, variable: bool = False) -> Symbol | None:
         """Return the function of this name that the file exports, or nothing if it does not.
+
+        With ``variable`` the variable of this name.
 
         Of several versions the default one counts. What the file merely imports is not defined by
         it, and an indirect function (``STT_GNU_IFUNC``) has no address to put a probe on.
@@ -330,7 +333,7 @@ class ElfFile(ForeignFile):
         for tries, row in enumerate(rows):
             if tries >= _MAX_EQUAL_HASHES:
                 self.refuse(f"more than {_MAX_EQUAL_HASHES} symbols share a hash")
-            found = self._dynamic_symbol(row, name, wanted)
+            found = self._dynamic_symbol(row, name, wanted, _STT_OBJECT if variable else _STT_FUNC)
             if found is not None and (best is None or found.rank < best.rank):
                 best = found
         return best.symbol if best else None
@@ -359,10 +362,12 @@ class ElfFile(ForeignFile):
     def _symbols_offset(self) -> int:
         return self.file_offset(self._dynamic[_DT_SYMTAB])
 
-    def _dynamic_symbol(self, row: int, name: str, wanted: bytes) -> _Candidate | None:
+    def _dynamic_symbol(
+        self, row: int, name: str, wanted: bytes, wanted_kind: int
+    ) -> _Candidate | None:
         block = self.read(self._symbols_offset + row * _SYMBOL.size, _SYMBOL.size)
         at, kind, _, section, address, size = _SYMBOL.unpack(block)
-        if kind & 15 != _STT_FUNC or not section or not address:
+        if kind & 15 != wanted_kind or not section or not address:
             return None
         start, length = self._strings
         if at + len(wanted) > length or self.read(start + at, len(wanted)) != wanted:

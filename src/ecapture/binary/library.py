@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says which TLS implementation a file contains, and where its functions are.
+"""Says which TLS implementation or server a file contains, and where its functions are.
 
 Strategy, cheapest question first:
 
@@ -43,13 +43,14 @@ Kind = Literal[
     "mbedtls",
     "wolfssl",
     "mysqld",
+    "postgres",
     "unknown",
 ]
 Linkage = Literal["shared", "executable", "static-hidden"]
 How = Literal["dynsym", "symtab", "gopclntab", "label", "fingerprint", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 10
+RULES = 11
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 
@@ -97,6 +98,19 @@ class _Family(NamedTuple):
 
 
 _FAMILIES = (
+    # First: a server that carries its own OpenSSL is seen where its talk is plaintext anyway.
+    _Family(
+        "postgres",
+        (("secure_read",), ("secure_write",), ("PostgresMain",)),
+        (
+            "secure_read",
+            "secure_write",
+            "PostgresMain",
+            "secure_raw_read",
+            "be_tls_read",
+            "be_gssapi_read",
+        ),
+    ),
     _Family(
         "openssl",
         (("SSL_read", "SSL_read_ex"), ("SSL_write", "SSL_write_ex")),
@@ -152,7 +166,7 @@ _FAMILIES = (
         ("wolfSSL_read", "wolfSSL_write", "wolfSSL_set_fd", "wolfSSL_free"),
     ),
 )
-_OPENSSL = _FAMILIES[0]
+_OPENSSL = _FAMILIES[1]
 _INTERNAL: dict[Kind, Callable[[ElfFile], nss.Found]] = {
     "nss": nss.tls_layer,
     "softoken": nss.value_setter,
@@ -189,6 +203,7 @@ _VERSION_TEXTS: dict[Kind, tuple[bytes, re.Pattern[bytes]]] = {
     "libressl": (b"LibreSSL ", re.compile(rb"(LibreSSL \d+\.\d+\.\d+)")),
     "gnutls": (b"Enabled GnuTLS ", re.compile(rb"Enabled (GnuTLS \d+\.\d+\.\d+)")),
     "nss": (b"Version: NS", re.compile(rb"Version: (NSS \d+\.\d+[\d.]*|NSPR \d+\.\d+[\d.]*)")),
+    "postgres": (b"PostgreSQL ", re.compile(rb"(PostgreSQL \d+(?:\.\d+|beta\d+|rc\d+|devel)+)")),
     "mbedtls": (b"bed TLS ", re.compile(rb"(bed TLS \d+\.\d+\.\d+)")),
     "rustls": (b"/rustls-", re.compile(rb"/(rustls-\d+\.\d+\.\d+[\w.-]{0,20})/")),
 }

@@ -13,6 +13,7 @@ read is reported with its reason; no other error leaves this module.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -152,6 +153,27 @@ def is_running(pid: int) -> bool:
         return True
     # A process whose first thread ended goes on while there are others.
     return len(fields) >= _STAT_FIELDS and (fields[0] not in b"ZX" or int(fields[17]) > 1)
+
+
+def with_descendants(pids: Iterable[int]) -> frozenset[int]:
+    """Return these processes and all that descend from them, as it stands."""
+    wanted = set(pids)
+    if not wanted:
+        return frozenset()
+    children: dict[int, list[int]] = {}
+    for pid in all_pids():
+        with contextlib.suppress(TargetNotFound, PermissionMissing, ValueError):
+            # The name in parentheses may hold anything; behind it are state and parent
+            # (proc_pid_stat(5)).
+            fields = _read(pid, "stat").rpartition(b")")[2].split()
+            children.setdefault(int(fields[1]), []).append(pid)
+    waiting = list(wanted)
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child not in wanted:
+                wanted.add(child)
+                waiting.append(child)
+    return frozenset(wanted)
 
 
 def read_process(pid: int) -> Process:

@@ -21,6 +21,7 @@ from ecapture.cli.choices import (
     only_packets,
     packet_file,
     parses,
+    text_limit,
     truncation,
 )
 from ecapture.cli.console import say, set_up_logging
@@ -193,8 +194,10 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
     config = _config(chosen, given, command)
     session = Capture(config, keep_stdout=not _writes_to_stdout(given))
     session.check()  # before outputs are opened, which empties files
-    stages = make_stages(given, session.container_of)
-    outputs = make_outputs(given, session.container_of)
+    stages = make_stages(
+        given, session.container_of, session.session_of if "postgres" in chosen else None
+    )
+    outputs = make_outputs(given, session.container_of, session.session_of)
     with session:
         _stop_on_signals(session)
         say(f"ready: {session.ready()}")
@@ -233,7 +236,7 @@ def _config(
     return CaptureConfig(
         probes=chosen,
         scope=scope_from(given),
-        limits=Limits(payload=payload, ring=ring_size(ring, "--mapsize")),
+        limits=Limits(payload, ring_size(ring, "--mapsize"), text_limit(given)),
         libraries=tuple(os.path.abspath(path) for path in given["libraries"]),  # noqa: PTH100 - keeps symlinks
         command=tuple(command or ()),
         types=("auto", "required", "none")[given["btf"]],

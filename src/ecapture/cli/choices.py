@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ecapture.config import byte_size
+from ecapture.config import TEXT_BYTES, TEXT_MAXIMUM, byte_size
 from ecapture.errors import UsageError
+from ecapture.events import SessionFacts
 from ecapture.formats.keylog import KeyLogFormat
 from ecapture.formats.text import TextFormat
 from ecapture.outputs import (
@@ -17,6 +18,7 @@ from ecapture.outputs import (
     Output,
     PacketOutput,
     RecordOutput,
+    no_session,
     open_destinations,
 )
 from ecapture.pipeline.stage import Stage
@@ -63,15 +65,31 @@ def truncation(given: dict[str, Any]) -> int | None:
     return byte_size(given["truncate"], "--truncate") or None
 
 
+def text_limit(given: dict[str, Any]) -> int:
+    """How many bytes are kept of one text, such as a statement to a database."""
+    return min(truncation(given) or TEXT_BYTES, TEXT_MAXIMUM)
+
+
 def parses(given: dict[str, Any]) -> bool:
     """Whether conversations are parsed into messages, rather than shown as they are."""
     unparsed = given["model"] == "record" or given["raw"]
     return not (unparsed or only_keys(given) or only_packets(given))
 
 
-def make_stages(given: dict[str, Any], container_of: Callable[[int], str]) -> list[Stage]:
-    """The stages between decoding and output. Raises UsageError for a malformed filter."""
+def make_stages(
+    given: dict[str, Any],
+    container_of: Callable[[int], str],
+    session_of: Callable[[int], SessionFacts] | None = None,
+) -> list[Stage]:
+    """The stages between decoding and output. Raises UsageError for a malformed filter.
+
+    ``session_of`` where statements to PostgreSQL are to be read.
+    """
     stages: list[Stage] = []
+    if session_of is not None and given["model"] != "record" and not only_keys(given):
+        from ecapture.pipeline.postgres import PostgresStatements  # noqa: PLC0415
+
+        stages.append(PostgresStatements(facts_of=session_of, text_limit=text_limit(given)))
     if parses(given):
         from ecapture.pipeline.messages import Messages  # noqa: PLC0415 - only where it is used
 
@@ -100,7 +118,11 @@ def make_stages(given: dict[str, Any], container_of: Callable[[int], str]) -> li
     return stages
 
 
-def make_outputs(given: dict[str, Any], container_of: Callable[[int], str]) -> list[Output]:
+def make_outputs(
+    given: dict[str, Any],
+    container_of: Callable[[int], str],
+    session_of: Callable[[int], SessionFacts] = no_session,
+) -> list[Output]:
     """The outputs; files are opened here, before anything is attached."""
     outputs: list[Output] = []
     keys = key_log(given)
@@ -110,7 +132,9 @@ def make_outputs(given: dict[str, Any], container_of: Callable[[int], str]) -> l
     if not only_keys(given):
         output = packet_file(given) if only_packets(given) else given["output"]
         named = open_destinations(output, given["eventaddr"], _rotation(given))
-        outputs += [_main_output(given, destination, container_of) for destination in named]
+        outputs += [
+            _main_output(given, destination, container_of, session_of) for destination in named
+        ]
     return outputs
 
 
@@ -134,7 +158,10 @@ def _check_key_log(given: dict[str, Any], keys: str) -> None:
 
 
 def _main_output(
-    given: dict[str, Any], destination: Destination, container_of: Callable[[int], str]
+    given: dict[str, Any],
+    destination: Destination,
+    container_of: Callable[[int], str],
+    session_of: Callable[[int], SessionFacts],
 ) -> Output:
     mode = given["model"]
     if only_packets(given):
@@ -146,7 +173,7 @@ def _main_output(
             hint=f"modes: {', '.join(MODES)}",
         )
     if mode == "record":
-        return RecordOutput(destination, container_of)
+        return RecordOutput(destination, container_of, session_of)
     if mode == "har":
         from ecapture.outputs import HarOutput  # noqa: PLC0415
 

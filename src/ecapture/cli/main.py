@@ -46,6 +46,11 @@ _COMMANDS = {
         "mysqld",
         "Show the statements sent to MySQL and MariaDB servers, and how they end.",
     ),
+    "postgres": (
+        "ecapture.cli.databases",
+        "postgres",
+        "Show what is asked of PostgreSQL servers, and how it ended.",
+    ),
     "all": (
         "ecapture.cli.capture",
         "everything",

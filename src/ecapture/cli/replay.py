@@ -23,8 +23,8 @@ def replay(context: click.Context, /, recording: str, **given: Any) -> None:
     """Show what `ecapture tls -m record -w FILE` wrote, as the live run did. Needs no root."""
     set_up_logging(debug=given["debug"], path=None)
     with Replay(recording) as source:
-        stages = make_stages(given, source.container_of)
-        outputs = make_outputs(given, source.container_of)
+        stages = make_stages(given, source.container_of, source.session_of)
+        outputs = make_outputs(given, source.container_of, source.session_of)
         try:
             summary = run(source, outputs, stages)
         except ECaptureError as error:

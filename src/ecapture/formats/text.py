@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 
-from ecapture.events import Connection, Event, Gap, Plaintext
+from ecapture.events import Connection, Event, Gap, Plaintext, Statement
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _UNSAFE_WORD = re.compile(r"[^\x21-\x7e]|\\")
@@ -82,6 +82,8 @@ class TextFormat:
                 out.append(b"\n")
             elif type(event) is Gap:
                 out.append(self._gap(event))
+            elif type(event) is Statement:
+                out += self._statement(event)
         return out
 
     def _header(self, event: Plaintext) -> bytes:
@@ -97,6 +99,16 @@ class TextFormat:
         if event.assumed:
             line += " assumed"
         return line.encode() + b"\n"
+
+    def _statement(self, event: Statement) -> list[bytes]:
+        from ecapture.formats import statement  # noqa: PLC0415 - it builds on this module
+
+        line = (
+            f"--- {self._time(event.time_ns)} pid={event.pid} comm={self._word(event.comm)}"
+            f" {statement.words(event)}{statement.remarks(event)}\n"
+        )
+        body = statement.body(event).encode()
+        return [line.encode(), escaped(body) if self._terminal else body]
 
     def _gap(self, event: Gap) -> bytes:
         return (

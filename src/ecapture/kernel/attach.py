@@ -33,6 +33,7 @@ from ecapture._wire import (
     SECRET_SLOTS,
     SERVER_ROWS,
     SETTINGS,
+    SETTINGS_FIELDS,
     TOLD_ROW,
 )
 from ecapture.config import CaptureConfig
@@ -54,6 +55,7 @@ from ecapture.plan import Hook
 _OBJECTS = Path(__file__).parent.parent / "objects"
 _log = logging.getLogger(__name__)
 _ALL_ONES = (1 << 64) - 1
+_ASLEEP = SETTINGS_FIELDS.index("reader_asleep")
 _UPROBE_MULTI = 48  # BPF_TRACE_UPROBE_MULTI
 # BTF that knows one type, "int": what we give libbpf where the kernel shows none, so that every
 # existence test of our programs answers no. Layout: Documentation/bpf/btf.rst.
@@ -294,6 +296,7 @@ class Programs:
             scope.follow,
             os.getpid(),
             0,
+            config.limits.text,
         ]
         self._write_settings()
 
@@ -301,11 +304,19 @@ class Programs:
         """Lets one more process through the filter by process."""
         self._maps["pids"].update(pid.to_bytes(4, "little"), b"\1")
 
+    def expect_latecomer(self, pid: int) -> None:
+        """A back-end of PostgreSQL's that may be inside a call whose entry was not seen."""
+        self._maps["latecomers"].update(pid.to_bytes(4, "little"), b"\1")
+
+    def latecomers(self) -> set[int]:
+        """Those of them that were not seen to enter another since."""
+        return {int.from_bytes(key, "little") for key in self._maps["latecomers"].keys()}  # noqa: SIM118 - no mapping
+
     def sleep(self) -> None:
         """Asks the next record to wake us; it takes the mark off again itself."""
-        self._settings[-1] = 1
+        self._settings[_ASLEEP] = 1
         self._write_settings()
-        self._settings[-1] = 0
+        self._settings[_ASLEEP] = 0
 
     def _write_settings(self) -> None:
         self._maps["settings"].update(bytes(4), SETTINGS.pack(*self._settings))

@@ -19,6 +19,7 @@ from ecapture._wire import (
     SCHEDULE,
     SECRET,
     SECRET_MAXIMUM,
+    SERVED,
     TUPLE_VALUE,
     Family,
     Flag,
@@ -36,12 +37,14 @@ from ecapture.events import (
     Plaintext,
     ProcessExit,
     Secret,
+    Served,
 )
 from ecapture.kernel.decode_commands import decode_command
 from ecapture.protocols.cipher_suites import cipher_name, version_name
 
 NO_CONNECTION = {
     TupleSource.NONE: UNKNOWN_ENDS,
+    TupleSource.UNIX: "the descriptor is a Unix-domain socket",
     TupleSource.NOT_INET: "the descriptor is not an IPv4 or IPv6 socket",
     TupleSource.UNREADABLE: (
         "this kernel shows no type information (BTF), so its sockets cannot be read"
@@ -62,6 +65,7 @@ class Decoder:
         self.wall_offset_ns = wall_offset_ns
         self.malformed = 0
         self._names: dict[bytes, str] = {}
+        self._ends: dict[bytes, tuple[str, str]] = {}
         self._connections: dict[bytes, tuple[Connection | None, str, Negotiated | None]] = {}
 
     def decode(self, batch: bytes) -> list[Event]:
@@ -150,12 +154,44 @@ class Decoder:
             events.append(self._secret(batch, at))
         elif kind == Kind.SCHEDULE and size == SCHEDULE.size:
             events += self._schedule(batch, at)
-        elif command := decode_command(batch, at, kind, size, self.wall_offset_ns, self._name):
-            events.append(command)
+        elif asked := self._asked(batch, at, kind, size):
+            events.append(asked)
         else:
             self.malformed += 1
         following: int = at + ((size + 7) & ~7)
         return following
+
+    def _asked(self, batch: bytes, at: int, kind: int, size: int) -> Event | None:
+        # What a server of a database is asked; None: no such record.
+        if kind == Kind.SERVED and size >= SERVED.size:
+            return self._served(batch, at)
+        return decode_command(batch, at, kind, size, self.wall_offset_ns, self._name)
+
+    def _served(self, batch: bytes, at: int) -> Served:
+        # fmt: off
+        (time_ns, size, _kind, flags, pid, tid, uid, _cpu, comm, generation, kept_offset,
+         ends, direction, late) = SERVED.unpack_from(batch, at)
+        # fmt: on
+        connection, reason = self._ends.get(ends) or self._server_ends(ends)
+        payload = batch[at + SERVED.size : at + size]
+        missing = "unreadable" if flags & Flag.FAULT else ""
+        return Served(
+            time_ns + self.wall_offset_ns,
+            pid,
+            tid,
+            uid,
+            self._name(comm),
+            "write" if direction else "read",
+            generation + self.wall_offset_ns,
+            connection,
+            reason,
+            kept_offset,
+            len(payload),
+            payload,
+            flags & Flag.BOUNDARY != 0,
+            late != 0,
+            missing,
+        )
 
     def _secret(self, batch: bytes, at: int) -> Secret:
         # fmt: off
@@ -193,6 +229,20 @@ class Decoder:
             Secret(time_ns, pid, tid, uid, name, conversation, label, random, secret, missing)
             for label, secret in (found or {"": b""}).items()
         ]
+
+    def _server_ends(self, raw: bytes) -> tuple[str, str]:
+        # The client of a server, as text, or why it is not known.
+        _local, remote, _port, port, family, source, *_ = TUPLE_VALUE.unpack(raw)
+        found = "", NO_CONNECTION.get(source, "unknown")
+        if source == TupleSource.UNIX:
+            found = "local", ""
+        elif family != Family.NONE:
+            host = _address(remote, family)
+            found = f"[{host}]:{port}" if ":" in host else f"{host}:{port}", ""
+        if len(self._ends) >= _MAXIMUM_CACHED:
+            self._ends.clear()
+        self._ends[raw] = found
+        return found
 
     # The caches below hold what few processes and connections repeat in every record.
 

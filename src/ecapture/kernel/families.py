@@ -61,6 +61,11 @@ FAMILIES = {
         sites=True,
     ),
     Shape.GO_STACK_END: Family("gotls", "go_stack_end"),
+    Shape.SERVED_READ: Family("pgwire", "served_read_enter", "served_read_leave", rowless=True),
+    Shape.SERVED_WRITE: Family("pgwire", "served_write_enter", "served_write_leave", rowless=True),
+    Shape.SERVED_INNER_READ: Family(
+        "pgwire", "served_inner_enter", "served_inner_leave", rowless=True
+    ),
     Shape.SECRET: Family("secrets", "secret_log", by_file=True),
     Shape.MASTER: Family("secrets", "master_enter", "master_leave", by_file=True),
     Shape.KEPT: Family("secrets", "secrets_kept", by_file=True),

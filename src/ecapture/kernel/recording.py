@@ -17,7 +17,7 @@ import msgspec
 
 from ecapture._wire import FRAME, LOSSES, WIRE_VERSION
 from ecapture.errors import RecordError, TargetNotFound, UsageError
-from ecapture.events import Losses
+from ecapture.events import Losses, SessionFacts
 
 MAGIC = b"ecapture recording 1\n"
 _MAXIMUM_FRAME = 64 << 20
@@ -48,6 +48,7 @@ class ProcessFacts(msgspec.Struct, frozen=True):
 
     pid: int
     container: str
+    session: SessionFacts | None = None
 
 
 def frame(kind: Frame, content: bytes) -> bytes:
@@ -72,6 +73,7 @@ class RecordingReader:
         self.losses = Losses()
         self.malformed = 0
         self.containers: dict[int, str] = {}
+        self.sessions: dict[int, SessionFacts] = {}
         try:
             self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115 - closed by close()
         except FileNotFoundError:
@@ -161,6 +163,8 @@ class RecordingReader:
             self.malformed += 1
             return
         self.containers[facts.pid] = facts.container
+        if facts.session is not None:
+            self.sessions[facts.pid] = facts.session
 
     def close(self) -> None:
         """Closes the file."""

@@ -19,6 +19,7 @@ from ecapture.events import (
     Plaintext,
     ProcessExit,
     Secret,
+    Served,
     Summary,
 )
 
@@ -120,6 +121,11 @@ class Flows:
             return None
         if type(event) is Secret:
             self._count(event)
+        elif type(event) is Served:
+            self.summary.events += 1
+            self.summary.bytes += len(event.payload)
+            self.summary.flows += event.direction == "read" and not event.kept_offset
+            self.summary.unreadable += event.missing == "unreadable"
         elif type(event) is ProcessExit:
             keys = sorted(self._of_process.get(event.pid, ()))
             return [self._forget(key, event.time_ns, "exit") for key in keys]

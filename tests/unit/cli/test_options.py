@@ -49,8 +49,8 @@ def test_scopes():
     ("arguments", "limits"),
     [
         (["-t", "0"], Limits()),
-        (["--tsize", "10"], Limits(payload=10)),
-        (["--truncate", "4k"], Limits(payload=4096)),
+        (["--tsize", "10"], Limits(payload=10, text=10)),
+        (["--truncate", "4k"], Limits(payload=4096, text=4096)),
         (["--mapsize", "1m"], Limits(ring=1 << 20)),
         (["--mapsize", "256"], Limits(ring=1 << 20)),  # pages of 4096, as in the reference
         (["--mapsize", "100000"], Limits(ring=1 << 29)),

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PostgreSQL's protocol, version 3: bytes to messages, and what messages say.
+
+``MessageReader`` takes one direction in runs of bytes. A run may begin in the middle of the message
+before, or with ``boundary`` at a new one: then the message before has no more bytes, because what
+came of it was cut. A message that was cut tells its full length all the same.
+
+Joined late: everything is skipped up to the first run that has ``boundary``. Missing bytes:
+``forget``, and go on with the next ``boundary``. Whatever does not fit is a ProtocolError in the
+readers of content; the reader of messages has no errors, it only skips.
+
+Source: PostgreSQL 18 documentation, 54.7 "Message Formats" (the same since 7.4 for what is read
+here). All integers are in network byte order, texts end with a zero byte.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from ecapture.errors import ProtocolError
+
+STARTUP: Final = 0
+"""The kind of a start-up packet, which has no type byte."""
+CANCEL_REQUEST: Final = 80877102
+_ENCRYPTION_REQUESTS: Final = (80877103, 80877104)
+_NOTHING: Final = b""
+
+
+class Message(NamedTuple):
+    """``kind`` is the type byte. ``body`` has fewer bytes than ``length`` if it was cut."""
+
+    kind: int
+    body: bytes
+    length: int
+
+
+class MessageReader:
+    """Messages of one direction. Of each at most ``limit`` bytes are kept."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting = b""
+        self._lost = True  # until the first boundary
+
+    def feed(self, data: bytes, *, boundary: bool) -> list[Message]:
+        """The messages that these bytes complete."""
+        found: list[Message] = []
+        if boundary:
+            if self._waiting:
+                self._cut(found)
+            self._lost = False
+        elif self._lost:
+            return found
+        elif self._waiting:
+            data = self._waiting + data
+            self._waiting = _NOTHING
+        at, size = 0, len(data)
+        while at < size:
+            kind = data[at]
+            head = 5 if kind else 4
+            if size - at < head:
+                break
+            length = int.from_bytes(data[at + head - 4 : at + head], "big") - 4
+            if length < 0:
+                self._lost = True
+                return found
+            end = at + head + length
+            if end > size:
+                break
+            found.append(Message(kind, data[at + head : end], length))
+            at = end
+        rest = data[at:] if at else data
+        # what exceeds the limit is not waited for: the message ends at the next boundary
+        self._waiting = rest[: self._limit] if len(rest) > self._limit else rest
+        return found
+
+    def forget(self) -> None:
+        """Bytes are missing: skip what follows up to the next boundary."""
+        self._waiting = _NOTHING
+        self._lost = True
+
+    def _cut(self, found: list[Message]) -> None:
+        waiting, self._waiting = self._waiting, _NOTHING
+        head = 5 if waiting[0] else 4
+        if len(waiting) >= head:
+            length = int.from_bytes(waiting[head - 4 : head], "big") - 4
+            found.append(Message(waiting[0], waiting[head:], length))
+
+
+class Cursor:
+    """Reads content from its beginning. What is not there raises ProtocolError."""
+
+    __slots__ = ("at", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def take(self, size: int) -> bytes:
+        """So many bytes."""
+        end = self.at + size
+        if size < 0 or end > len(self.data):
+            raise ProtocolError(protocol="postgresql", offset=self.at, reason="content is cut")
+        found = self.data[self.at : end]
+        self.at = end
+        return found
+
+    def number(self, size: int = 2) -> int:
+        """A signed integer."""
+        return int.from_bytes(self.take(size), "big", signed=True)
+
+    def count(self) -> int:
+        """A count of things of at least two bytes each, all of which must be there."""
+        found = int.from_bytes(self.take(2), "big")
+        if found > (len(self.data) - self.at) // 2:
+            raise ProtocolError(protocol="postgresql", offset=self.at, reason="content is cut")
+        return found
+
+    def text(self) -> bytes:
+        """Up to a zero byte, which is skipped."""
+        end = self.data.find(b"\0", self.at)
+        if end < 0:
+            raise ProtocolError(protocol="postgresql", offset=self.at, reason="text without end")
+        found = self.data[self.at : end]
+        self.at = end + 1
+        return found
+
+
+class Startup(NamedTuple):
+    """A start-up packet: its code (0 for requests for encryption), and its parameters."""
+
+    code: int
+    parameters: dict[bytes, bytes]
+
+
+def read_startup(body: bytes) -> Startup:
+    """Raises ProtocolError."""
+    cursor = Cursor(body)
+    code = cursor.number(4)
+    if code in _ENCRYPTION_REQUESTS:
+        return Startup(0, {})
+    parameters: dict[bytes, bytes] = {}
+    if code >> 16 == 3:
+        while cursor.at < len(body) and body[cursor.at]:
+            name = cursor.text()
+            parameters[name] = cursor.text()
+    return Startup(code, parameters)
+
+
+class Parse(NamedTuple):
+    """``text`` may be cut; ``length`` is that of the whole, 0 if not known. ``types`` are OIDs."""
+
+    name: bytes
+    text: bytes
+    length: int
+    types: tuple[int, ...]
+
+
+def read_parse(message: Message) -> Parse:
+    """Raises ProtocolError where not even the name is there."""
+    cursor = Cursor(message.body)
+    name = cursor.text()
+    if len(message.body) < message.length:
+        text = message.body[cursor.at :]
+        if b"\0" not in text:
+            # behind it come its end and a count of types, which are hardly ever given with it
+            return Parse(name, text, message.length - cursor.at - 3, ())
+    text = cursor.text()
+    try:
+        types = tuple(cursor.number(4) & 0xFFFFFFFF for _ in range(cursor.count()))
+    except ProtocolError:
+        types = ()
+    return Parse(name, text, len(text), types)
+
+
+class Bind(NamedTuple):
+    """``values`` in their formats (0 text, 1 binary), None for NULL; ``cut``: there were more."""
+
+    portal: bytes
+    statement: bytes
+    values: tuple[bytes | None, ...]
+    formats: tuple[int, ...]
+    cut: bool
+
+
+def read_bind(body: bytes) -> Bind:
+    """Raises ProtocolError where not even the names are there."""
+    cursor = Cursor(body)
+    portal, statement = cursor.text(), cursor.text()
+    values: list[bytes | None] = []
+    formats: tuple[int, ...] = ()
+    cut = True
+    try:
+        formats = tuple(cursor.number() for _ in range(cursor.count()))
+        for _ in range(cursor.count()):
+            size = cursor.number(4)
+            values.append(None if size == -1 else cursor.take(size))
+        cut = False
+    except ProtocolError:
+        pass  # the message was cut: what there is of it counts
+    if len(formats) != len(values):
+        formats = (formats[0] if len(formats) == 1 else 0,) * len(values)
+    return Bind(portal, statement, tuple(values), formats, cut)
+
+
+def read_types(body: bytes) -> tuple[int, ...]:
+    """The types of a ParameterDescription. Raises ProtocolError."""
+    cursor = Cursor(body)
+    return tuple(cursor.number(4) & 0xFFFFFFFF for _ in range(cursor.count()))
+
+
+class Failure(NamedTuple):
+    """An ErrorResponse: SQLSTATE, message, and whether the session ends with it."""
+
+    code: str
+    message: bytes
+    fatal: bool
+
+
+def read_failure(body: bytes) -> Failure:
+    """Never raises: what is missing is empty."""
+    fields: dict[int, bytes] = {}
+    for part in body.split(b"\0"):
+        if part:
+            fields.setdefault(part[0], part[1:])
+    # V is the severity untranslated (9.6)
+    severity = fields.get(ord("V")) or fields.get(ord("S"), b"")
+    code = fields.get(ord("C"), b"").decode("ascii", "backslashreplace")
+    return Failure(code, fields.get(ord("M"), b""), severity in (b"FATAL", b"PANIC"))
+
+
+def rows_of(tag: str) -> int | None:
+    """How many rows a command tag tells of ("INSERT 0 5": 5); None if it tells of none."""
+    word = tag.rpartition(" ")[2]
+    return int(word) if word.isascii() and word.isdecimal() and len(word) < 20 else None

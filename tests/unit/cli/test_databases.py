@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the subcommands for databases refuse, and what they make of their options."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ecapture.cli.databases import _check_mode, _with_sessions
+from ecapture.errors import UsageError
+from ecapture.kernel.feature import feature
+
+GIVEN = {"model": "text", "keylogfile": None, "pids": (), "follow": False, "btf": 0}
+
+
+@pytest.mark.parametrize("model", ["text", "jsonl", "record"])
+def test_modes_that_statements_have(model: str) -> None:
+    _check_mode(GIVEN | {"model": model})
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"model": "har"}, "-m har"), ({"model": "keylog"}, "-m keylog"), ({"keylogfile": "x"}, "-k")],
+)
+def test_modes_that_they_have_not(changes: dict[str, str], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        _check_mode(GIVEN | changes)
+
+
+def test_without_a_process_nothing_changes() -> None:
+    assert _with_sessions(GIVEN) is GIVEN
+    assert _with_sessions(GIVEN | {"pids": (0,)})["follow"] is False
+
+
+def test_the_sessions_of_a_server_are_its_descendants() -> None:
+    found = _with_sessions(GIVEN | {"pids": (os.getpid(),)})
+    assert found["follow"] is bool(feature("btf"))
+    assert os.getpid() in found["pids"]
+
+
+def test_without_types_they_are_those_that_there_are() -> None:
+    found = _with_sessions(GIVEN | {"pids": (os.getpid(),), "btf": 2})
+    assert found["follow"] is False
+    assert os.getpid() in found["pids"]
