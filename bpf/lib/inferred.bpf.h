@@ -32,6 +32,7 @@ enum {
 	RECORD_PLAIN = 16384,	 /* RFC 8446, 5.1 */
 	RECORD_LONGEST = 16384 + 256 + 1,
 	RECORD_HEADER = 5,
+	RECORDS = 4, /* of one receive: the end of the handshake may stand before the first bytes */
 	OVERHEAD_LEAST = 16 + RECORD_HEADER,
 	OVERHEAD_MOST = 24 + RECORD_HEADER,
 	HANDSHAKE_REST = 640, /* of a client: key exchange and Finished; of a server: two tickets */
@@ -59,8 +60,9 @@ struct received {
 	struct conversation_key who; /* who made the first TLS call since */
 	struct ec_tuple_value tuple;
 	__u64 time_ns;
-	__u32 record; /* what its first record says it has; 0: none */
-	__u32 taken;  /* not 0: a TLS call was made since */
+	__u32 records[RECORDS]; /* what its first records say they have; 0: none, or read already */
+	__u32 taken;		/* not 0: a TLS call was made since */
+	__u32 _padding;
 };
 
 struct {
@@ -94,14 +96,12 @@ enum { CALL_WRITE = 64, CALL_READ = 63, CALL_WRITEV = 66, CALL_READV = 65 };
 enum { CALL_SENDTO = 206, CALL_RECVFROM = 207, CALL_SENDMSG = 211, CALL_RECVMSG = 212 };
 #endif
 
-/* The length that the first record at the start of this system call's buffer states; 0 if there is none. */
-static __always_inline __u32 first_record(void)
+/* The address of the bytes that this system call sends or has received; 0 if it cannot be told. */
+static __always_inline __u64 buffer_of_call(void)
 {
 	struct pt_regs *saved = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	struct pt_regs regs;
-	__u8 header[RECORD_HEADER] = {};
 	__u64 place;
-	__u32 length;
 
 	if (bpf_probe_read_kernel(&regs, sizeof(regs), saved))
 		return 0;
@@ -126,7 +126,16 @@ static __always_inline __u32 first_record(void)
 	default:
 		return 0;
 	}
-	if (bpf_probe_read_user(header, sizeof(header), (void *)place))
+	return place;
+}
+
+/* The length that a record here states; 0 if there is none. */
+static __always_inline __u32 record_at(__u64 place)
+{
+	__u8 header[RECORD_HEADER] = {};
+	__u32 length;
+
+	if (!place || bpf_probe_read_user(header, sizeof(header), (void *)place))
 		return 0;
 	length = (__u32)header[3] << 8 | header[4];
 	if (header[0] < 20 || header[0] > 23 || header[1] != 3 || header[2] > 4 || length > RECORD_LONGEST)
@@ -218,13 +227,16 @@ static __always_inline void infer_from_receive(const struct conversation_key *wh
 {
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct received *last = bpf_map_lookup_elem(&received, &thread);
-	__u64 more;
+	int fits = 0;
+	__u32 i;
 
-	if (!last || !last->record || !same_conversation(&last->who, who) || now - last->time_ns > FITTING_NS)
+	if (!last || !same_conversation(&last->who, who) || now - last->time_ns > FITTING_NS)
 		return;
-	more = last->record - bytes;
-	last->record = 0; /* later reads take what is behind the first record */
-	if (!is_overhead(more))
+	for (i = 0; i < RECORDS && !fits; i++) {
+		fits = last->records[i] && is_overhead(last->records[i] - bytes);
+		last->records[i] = 0;
+	}
+	if (!fits)
 		return;
 	claim_tuple(who, conversation, &last->tuple);
 	if (has_tuple(conversation))
@@ -276,7 +288,7 @@ static __always_inline void infer_from_send(const struct sock *sk, int sent)
 	    size < made.bytes + made.records * OVERHEAD_LEAST ||
 	    size > made.bytes + made.records * OVERHEAD_MOST + made.rest)
 		return;
-	record = first_record();
+	record = record_at(buffer_of_call());
 	if (!record || record + RECORD_HEADER > size)
 		return;
 	if (record + RECORD_HEADER == size && !is_overhead(record - made.bytes))
@@ -294,15 +306,20 @@ static __always_inline void note_receive(const struct sock *sk, int size)
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct received *last = bpf_map_lookup_elem(&received, &thread);
 	struct ec_tuple_value tuple = {};
+	__u64 place, end;
+	__u32 i, record;
 
 	if (!last || size <= 0)
 		return;
 	last->taken = 0;
-	last->record = 0;
 	last->time_ns = bpf_ktime_get_boot_ns();
-	if (stream_tuple(&tuple, sk)) {
-		last->tuple = tuple;
-		last->record = first_record();
+	place = stream_tuple(&tuple, sk) ? buffer_of_call() : 0;
+	last->tuple = tuple;
+	end = place + size;
+	for (i = 0; i < RECORDS; i++) {
+		record = place + RECORD_HEADER <= end ? record_at(place) : 0;
+		last->records[i] = record;
+		place = record ? place + RECORD_HEADER + record : 0;
 	}
 }
 

@@ -63,11 +63,11 @@ def test_later_bytes_with_addresses_tell_them_too():
 def test_nobody_waits_forever(way):
     stage, first = LateEnds(), said(0)
     assert stage.feed([first]) == []
-    assert stage.flush(99 * MS) == []
+    assert stage.flush(499 * MS) == []
     if way == "flush":
-        assert stage.flush(100 * MS) == [first]
+        assert stage.flush(500 * MS) == [first]
     elif way == "event":
-        later = said(100, OTHER, ENDS)
+        later = said(500, OTHER, ENDS)
         assert stage.feed([later]) == [first, later]
     elif way == "end":
         end = ConversationEnd(1, 7, "p", MINE, "freed")
@@ -80,11 +80,11 @@ def test_nobody_waits_forever(way):
 def test_a_conversation_is_waited_for_once():
     stage = LateEnds()
     stage.feed([said(0)])
-    stage.flush(200 * MS)
-    again = said(201)
+    stage.flush(600 * MS)
+    again = said(601)
     assert stage.feed([again]) == [again]
-    stage.feed([told(202)])
-    after = said(203)
+    stage.feed([told(602)])
+    after = said(603)
     assert stage.feed([after]) == [with_ends(after)]
 
 
