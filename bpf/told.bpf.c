@@ -92,7 +92,9 @@ static __always_inline void fill_label(struct ec_secret *record, const struct pt
 {
 	__u64 label = 0;
 
-	if (!read_part(record->label, EC_LABEL_LENGTH - 1, regs, &row->label, &row->label_length))
+	/* a constant is not an address in the program, only a place in its page */
+	if (row->label.word == EC_OPERAND_CONSTANT ||
+	    !read_part(record->label, EC_LABEL_LENGTH - 1, regs, &row->label, &row->label_length))
 		record->label[0] = 0;
 	if (!value_of(&label, regs, &row->label))
 		record->label_number = label_by_place(row, label);

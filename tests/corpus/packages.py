@@ -52,6 +52,7 @@ def _wheel(
     return Package(key, name, version, member, abi, platform)
 
 
+RUST, RUST_ARM64 = "manylinux_2_17_x86_64", "manylinux_2_17_aarch64"
 PACKAGES: dict[str, Package] = {
     package.key: package
     for package in (
@@ -143,6 +144,18 @@ PACKAGES: dict[str, Package] = {
             "*/cygrpc*.so",
             "cp311",
             "manylinux2014_aarch64",
+        ),
+        # rustls: a table of labels or code of its own for each, with and without unwinder's table
+        _wheel("rustls-uv-0.9.5", "uv", "0.9.5", "*/scripts/uv", "cp311", RUST),
+        _wheel("rustls-uv-0.13.8", "uv", "0.13.8", "*/scripts/uv", "cp311", RUST),
+        _wheel("rustls-deno", "deno", "2.9.6", "*/scripts/deno", "cp311", "manylinux_2_27_x86_64"),
+        _wheel("rustls-primp", "primp", "2.0.1", "*/primp.abi3.so", "cp311", RUST),
+        _wheel("rustls-rtls", "rtls", "2026.9.21", "rtls/_rustls.abi3.so", "cp311", RUST),
+        _wheel("rustls-hf_xet", "hf-xet", "1.8.0", "*/hf_xet.abi3.so", "cp311", RUST),
+        _wheel("rustls-obstore", "obstore", "0.12.1", "*/_obstore.abi3.so", "cp311", RUST),
+        _wheel("arm64-rustls-uv", "uv", "0.9.5", "*/scripts/uv", "cp311", RUST_ARM64),
+        _wheel(
+            "arm64-rustls-rtls", "rtls", "2026.9.21", "rtls/_rustls.abi3.so", "cp311", RUST_ARM64
         ),
         # nothing to find
         _wheel("libcrypto-3.5.4", "psycopg2-binary", "2.9.11", "*/libcrypto-*", "cp311"),

@@ -50,7 +50,7 @@ Linkage = Literal["shared", "executable", "static-hidden"]
 How = Literal["dynsym", "symtab", "gopclntab", "label", "fingerprint", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 11
+RULES = 12
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 
@@ -181,7 +181,10 @@ _LIBRESSL_ONLY = ("SSL_CTX_use_certificate_chain_mem",)
 
 # Why a kind cannot be shown even where its functions have names. A kind without a row can be.
 _REASONS: dict[Kind, str] = {
-    "rustls": "rustls is compiled into the program, and has no functions with stable names",
+    "rustls": (
+        "only its keys can be had (-m keylog): it is compiled into the program, which leaves no"
+        " function to be recognised that reads or writes"
+    ),
     "mbedtls": "there is no probe for Mbed TLS",
     "wolfssl": "there is no probe for wolfSSL",
     "unknown": "has TLS 1.3 code of no library known here",

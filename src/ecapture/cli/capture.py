@@ -169,6 +169,27 @@ def mysqld(
     context.exit(capture(("mysqld",), given | server_options(given, funcname, offset), context.obj))
 
 
+@click.command()
+@capture_options
+@click.option(
+    "-e",
+    "--elfpath",
+    "libraries",
+    multiple=True,
+    metavar="FILE",
+    help="Observe only this program or library. Repeatable.",
+)
+@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.pass_context
+def rustls(context: click.Context, /, **given: Any) -> None:
+    """Write the keys of programs that are written in Rust and use rustls.
+
+    Only keys can be had of them, so -m keylog or -k is needed. See `ecapture tls --help` for the
+    rest.
+    """
+    context.exit(capture(("rustls",), given, context.obj))
+
+
 @click.command(name="all")
 @capture_options
 @click.option("--only", metavar="NAME,...", help="Only these probes, such as tls,gnutls.")
@@ -225,6 +246,12 @@ def _config(
     chosen: tuple[str, ...], given: dict[str, Any], command: list[str] | None
 ) -> CaptureConfig:
     _check_packet_options(given)
+    if not _wants_keys(given) and not any(probes()[name].hooks for name in chosen):
+        raise UsageError(
+            option=f"-m {given['model']}",
+            problem=f"of {' and '.join(chosen)} only keys can be had",
+            hint="use -m keylog or -m pcap, or write keys beside it with -k FILE",
+        )
     if command is not None and not command:
         raise UsageError(
             option="--", problem="no command follows it", hint="example: ecapture tls -- curl URL"
@@ -241,11 +268,15 @@ def _config(
         command=tuple(command or ()),
         types=("auto", "required", "none")[given["btf"]],
         plaintext=not (only_keys(given) or only_packets(given)),
-        keys=key_log(given) is not None or only_packets(given),
+        keys=_wants_keys(given),
         packets=packets_from(given) if only_packets(given) else None,
         server_function=given.get("server_function", ""),
         server_offset=given.get("server_offset"),
     )
+
+
+def _wants_keys(given: dict[str, Any]) -> bool:
+    return key_log(given) is not None or only_packets(given)
 
 
 def _check_packet_options(given: dict[str, Any]) -> None:

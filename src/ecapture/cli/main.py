@@ -51,6 +51,11 @@ _COMMANDS = {
         "postgres",
         "Show what is asked of PostgreSQL servers, and how it ended.",
     ),
+    "rustls": (
+        "ecapture.cli.capture",
+        "rustls",
+        "Write the keys of programs that use rustls.",
+    ),
     "all": (
         "ecapture.cli.capture",
         "everything",

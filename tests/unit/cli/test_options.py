@@ -67,11 +67,21 @@ def test_messages_are_cut_by_their_parsers_and_not_in_the_kernel():
 def test_types_and_libraries_and_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = _config(
-        "tls", given("-b", "2", "--libssl", "a.so", "--libssl", "/b.so"), ["curl", "x"]
+        ("tls",), given("-b", "2", "--libssl", "a.so", "--libssl", "/b.so"), ["curl", "x"]
     )
     assert config.types == "none"
     assert config.libraries == (f"{tmp_path}/a.so", "/b.so")
     assert config.command == ("curl", "x")
+
+
+def test_of_rustls_only_keys_can_be_had(tmp_path):
+    for words in ((), ("-m", "jsonl"), ("-m", "har", "-w", str(tmp_path / "har"))):
+        with pytest.raises(UsageError, match="only keys") as raised:
+            _config(("rustls",), given(*words), None)
+        assert "-m keylog" in raised.value.hint
+    assert _config(("rustls",), given("-m", "keylog"), None).keys
+    assert _config(("rustls",), given("-k", str(tmp_path / "keys")), None).keys
+    assert _config(("rustls", "tls"), given(), None).plaintext
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "keylog"])

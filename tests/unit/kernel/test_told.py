@@ -128,7 +128,7 @@ class TestPlaces:
         assert "why not" in caplog.text
 
 
-@pytest.mark.parametrize("kind, size", [("go", 64 << 20), ("rustls", 4 << 20)])
+@pytest.mark.parametrize("kind, size", [("go", 64 << 20), ("rustls", 16 << 20)])
 def test_large_files_are_quick_only_if_they_are_known(kind, size):
     keys = TellingKeys(Programs(), remembered(LocatedTelling(reason="x")))
     library = SimpleNamespace(kind=kind)
