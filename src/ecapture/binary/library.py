@@ -206,7 +206,13 @@ _VERSION_TEXTS: dict[Kind, tuple[bytes, re.Pattern[bytes]]] = {
     "libressl": (b"LibreSSL ", re.compile(rb"(LibreSSL \d+\.\d+\.\d+)")),
     "gnutls": (b"Enabled GnuTLS ", re.compile(rb"Enabled (GnuTLS \d+\.\d+\.\d+)")),
     "nss": (b"Version: NS", re.compile(rb"Version: (NSS \d+\.\d+[\d.]*|NSPR \d+\.\d+[\d.]*)")),
-    "postgres": (b"PostgreSQL ", re.compile(rb"(PostgreSQL \d+(?:\.\d+|beta\d+|rc\d+|devel)+)")),
+    # PG_VERSION_STR; its messages name older releases, too
+    "postgres": (
+        b"PostgreSQL ",
+        re.compile(
+            rb"(PostgreSQL \d+(?:\.\d+|beta\d+|rc\d+|devel)+)(?: \([^)]{1,80}\))?(?: on |\0)"
+        ),
+    ),
     "mbedtls": (b"bed TLS ", re.compile(rb"(bed TLS \d+\.\d+\.\d+)")),
     "rustls": (b"/rustls-", re.compile(rb"/(rustls-\d+\.\d+\.\d+[\w.-]{0,20})/")),
 }
