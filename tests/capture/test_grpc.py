@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """gRPC between a real client and a real server: calls, their messages and how they ended.
 
-grpcio is of no use here: its wheel carries a BoringSSL without symbols.
+Both ends are grpclib's, over CPython's TLS; ``test_static.py`` has grpcio.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import servers
 from harness import CAPTURES, DEADLINE, run_ecapture, wait_until
-from keyed import PROGRAMS, Obeying, Talker, packages, unpacked
+from keyed import PROGRAMS, LibraryClient, Obeying, Talker, packages, unpacked
 
 from ecapture.kernel.feature import feature
 
@@ -286,3 +286,70 @@ def test_filters_of_bios_are_seen_once(capture, certificate):
     assert read.startswith(b"GET /none HTTP/1.1\r\n")
     assert written.endswith(answer.stdout)
     assert written.count(b"HTTP/1.0 ") <= 1
+
+
+@pytest.mark.needs("program:openssl")
+@pytest.mark.parametrize(
+    "key, pattern",
+    [
+        ("openssl-1.0.2q", "psycopg2/.libs/libssl-*"),
+        ("openssl-1.1.1b", "psycopg2/.libs/libssl-*"),
+        ("openssl-3.4.1", "pycurl.libs/libssl-*"),
+        ("openssl-3.5.4", "psycopg2_binary.libs/libssl-*"),
+    ],
+)
+def test_libraries_of_wheels(key, pattern, capture, certificate, wheels):
+    """psycopg2-binary 2.7.7, 2.8.2 and 2.9.11, pycurl: by name, through what they share or not."""
+    [library] = unpacked(key, wheels).glob(pattern)
+    with (
+        servers.s_server(certificate, "-rev") as (server, _said),
+        LibraryClient(library) as client,
+    ):
+        pids = (client.process.pid, server.process.pid)
+        with captured(capture, *pids) as run:
+            for _ in range(2):
+                client.do(f"connect {server.port}")
+                assert client.do("say") == "ok"
+                assert client.do("close") == "ok"
+            run.finish()
+    for _, remote, how, written, read in assert_mirrored(Streams(run.path, *pids), *pids, count=2):
+        assert (remote, how) == (f"127.0.0.1:{server.port}", "descriptor")
+        assert (written, read) == (b"hello\n", b"olleh\n")
+
+
+# All the texts that give OpenSSL away, and functions that name themselves without being it.
+IMPOSTOR = r"""
+const char *cipher = "%-30s %-7s Kx=%-8s Au=%-5s Enc=%-22s Mac=%-4s\n";
+const char *version = "OpenSSL 3.0.13 30 Jan 2024";
+const char *verify = "TLS 1.3, client CertificateVerify";
+void ERR_set_debug(const char *file, int line, const char *function)
+{
+    static volatile long count;
+    count += line + file[0] + function[0];
+}
+#define FUNCTION(name, text) int name(int a, int b) \
+    { if (a < b) ERR_set_debug("ssl/ssl_lib.c", 7, text); return a; }
+FUNCTION(one, "SSL_read") FUNCTION(two, "SSL_write")
+FUNCTION(three, "ssl_read_internal") FUNCTION(four, "ssl_write_internal")
+FUNCTION(five, "SSL_new")
+"""
+
+
+@pytest.mark.needs("program:gcc", "program:strip")
+def test_an_impostor_is_listed_with_the_reason_and_left_alone(capture, tmp_path):
+    library = tmp_path / "impostor.so"
+    command = ["gcc", "-shared", "-fPIC", "-O2", "-s", "-x", "c", "-", "-o", library]
+    subprocess.run(command, input=IMPOSTOR.encode(), check=True)
+    program = "import ctypes, sys; x = ctypes.CDLL(sys.argv[1]); print(flush=True); input()"
+    with servers.running(sys.executable, "-c", program, library) as process:
+        process.stdout.readline()
+        found = target_of(process.pid, library)
+        assert (found["kind"], found["visible"], found["functions"]) == ("openssl", False, [])
+        assert found["reason"].endswith("no function of it proves to be the one that reads")
+        with capture("-d", "--pid", process.pid) as run:
+            run.finish()
+        assert f"attached file={library}" not in run.stderr
+        assert f"{library} is not shown: " in run.stderr
+        refused = run_ecapture("tls", "--libssl", library)
+    assert refused.returncode == 4
+    assert b"no function of it proves to be the one that reads" in refused.stderr
