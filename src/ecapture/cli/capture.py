@@ -23,6 +23,7 @@ from ecapture.cli.choices import (
     parses,
     text_limit,
     truncation,
+    wants_packets,
 )
 from ecapture.cli.console import say, set_up_logging
 from ecapture.cli.options import capture_options, packets_from, scope_from, server_options
@@ -229,15 +230,27 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
             if error.exit_code == 0:
                 return 0
             raise
+        _tell_late(sum(getattr(stage, "late", 0) for stage in stages))
         say(str(summary))
     return session.status or 0
+
+
+def _tell_late(count: int) -> None:
+    if count:
+        _log.warning(
+            "packets: %d connections told a secret after packets that it decrypts were written;"
+            " to decrypt these as well, keep a key log, too (-k FILE)",
+            count,
+        )
 
 
 def _writes_to_stdout(given: dict[str, Any]) -> bool:
     if key_log(given) == STDOUT:
         return True
+    if packet_file(given) == STDOUT:
+        return True
     if only_packets(given):
-        return packet_file(given) == STDOUT
+        return False
     to_stdout = given["output"] == STDOUT or (given["output"] is given["eventaddr"] is None)
     return not only_keys(given) and to_stdout
 
@@ -269,32 +282,34 @@ def _config(
         types=("auto", "required", "none")[given["btf"]],
         plaintext=not (only_keys(given) or only_packets(given)),
         keys=_wants_keys(given),
-        packets=packets_from(given) if only_packets(given) else None,
+        packets=packets_from(given) if wants_packets(given) else None,
         server_function=given.get("server_function", ""),
         server_offset=given.get("server_offset"),
     )
 
 
 def _wants_keys(given: dict[str, Any]) -> bool:
-    return key_log(given) is not None or only_packets(given)
+    return key_log(given) is not None or wants_packets(given)
 
 
 def _check_packet_options(given: dict[str, Any]) -> None:
     """Refuses what means something for packets only, where none are captured."""
-    if only_packets(given):
+    if wants_packets(given):
         return
-    options = {"-i": "interfaces", "--netns": "spaces", "--pcapfile": "pcapfile"}
+    options = {"-i": "interfaces", "--netns": "spaces"}
     named = [option for option, name in options.items() if given[name]]
     named += ["--snaplen"] * (given["snap_length"] != "0") + ["--with-dns"] * given["with_names"]
     if given["packet_filter"]:
         raise UsageError(
             option=" ".join(given["packet_filter"]),
-            problem="a packet filter selects packets, which are captured with -m pcap only",
+            problem="a packet filter selects packets, which need -m pcap or --pcapfile FILE",
             hint="to start a command under observation, put it after --",
         )
     if named:
         raise UsageError(
-            option=named[0], problem="belongs to packets", hint="capture packets with -m pcap"
+            option=named[0],
+            problem="belongs to packets",
+            hint="capture packets with -m pcap, or beside something else with --pcapfile FILE",
         )
 
 

@@ -22,7 +22,7 @@ from ecapture.outputs import (
     open_destinations,
 )
 from ecapture.pipeline.stage import Stage
-from ecapture.sinks.destination import Destination, Stdout
+from ecapture.sinks.destination import Destination, Stdout, parse
 from ecapture.sinks.rotation import Rotation
 
 MODES = ("text", "jsonl", "har", "record", "keylog", "pcap")
@@ -42,9 +42,17 @@ def only_packets(given: dict[str, Any]) -> bool:
     return given["model"] in ("pcap", "pcapng")
 
 
+def wants_packets(given: dict[str, Any]) -> bool:
+    """Whether packets are wanted, with or without something else."""
+    return only_packets(given) or given["pcapfile"] is not None
+
+
 def packet_file(given: dict[str, Any]) -> str | None:
-    """Where packets go; None: they are only forwarded. Raises UsageError."""
-    named: set[str] = {name for name in (given["pcapfile"], given["output"]) if name}
+    """Where packets go; None: they are not wanted, or only forwarded. Raises UsageError."""
+    beside: str | None = given["pcapfile"]
+    if not only_packets(given):
+        return beside
+    named: set[str] = {name for name in (beside, given["output"]) if name}
     if len(named) > 1:
         raise UsageError(
             option="--pcapfile",
@@ -95,6 +103,18 @@ def make_stages(
 
         limit = truncation(given)
         stages.append(Messages() if limit is None else Messages(body_limit=limit))
+    if only_packets(given) and given["filter"]:
+        raise UsageError(
+            option="--filter",
+            problem="it selects messages, not packets",
+            hint="a packet filter stands behind the options: ecapture tls -m pcap tcp port 443",
+        )
+    if wants_packets(given) and given["redact"]:
+        raise UsageError(
+            option="--redact",
+            problem="packets and the keys to them hold everything, whole",
+            hint="capture packets without it",
+        )
     if given["filter"]:
         from ecapture.pipeline.filter import Filter, Filtered  # noqa: PLC0415
 
@@ -115,6 +135,10 @@ def make_stages(
                 hint="record without it, and redact on replay",
             )
         stages.append(Redacted())
+    if wants_packets(given):
+        from ecapture.pipeline.held import Held  # noqa: PLC0415
+
+        stages.append(Held())
     return stages
 
 
@@ -129,8 +153,12 @@ def make_outputs(
     if keys is not None:
         _check_key_log(given, keys)
         outputs.append(FormatOutput(KeyLogFormat(), keys, append=True))
+    packets = packet_file(given)
+    if packets is not None and not only_packets(given):
+        _check_packet_file(given, packets)
+        outputs.append(PacketOutput(parse(packets, option="--pcapfile", rotate=_rotation(given))))
     if not only_keys(given):
-        output = packet_file(given) if only_packets(given) else given["output"]
+        output = packets if only_packets(given) else given["output"]
         named = open_destinations(output, given["eventaddr"], _rotation(given))
         outputs += [
             _main_output(given, destination, container_of, session_of) for destination in named
@@ -144,12 +172,25 @@ def _rotation(given: dict[str, Any]) -> Rotation:
     )
 
 
+def _check_packet_file(given: dict[str, Any], packets: str) -> None:
+    others = {key_log(given)}
+    if not only_keys(given):
+        others.add(given["output"] or (None if given["eventaddr"] else STDOUT))
+    if packets in others:
+        raise UsageError(
+            option="--pcapfile",
+            problem="packets and everything else cannot go to the same place",
+            hint="write the packets to a file of their own with --pcapfile FILE",
+        )
+
+
 def _check_key_log(given: dict[str, Any], keys: str) -> None:
     if only_keys(given) and given["output"] is not None:
         raise UsageError(
             option="-w", problem="there are only keys to write", hint="name their file with -k FILE"
         )
-    if not only_keys(given) and keys == (given["output"] or STDOUT):
+    main = packet_file(given) if only_packets(given) else given["output"]
+    if not only_keys(given) and keys == (main or STDOUT):
         raise UsageError(
             option="-k",
             problem="keys and everything else cannot go to the same place",

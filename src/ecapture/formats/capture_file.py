@@ -5,10 +5,16 @@ Packets come as the blocks they are in the file; all that is added stands around
 with the section and the interfaces that are known by then, so that any file of several can be read
 without those before it.
 
+Secrets belong into the file that has the handshake which they came from, and may be told before its
+packets are drained. So a file begins with those of the last seconds, too.
+
 Invariants: an interface stands before its first packet; in one batch secrets stand before packets.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from typing import Final
 
 from ecapture.events import Event, Interface, InterfaceCounts, Packets, Secret
 from ecapture.formats.keylog import KeyLogFormat
@@ -18,6 +24,10 @@ from ecapture.formats.pcapng import (
     interface_statistics,
     section_header,
 )
+
+RECENT_NS: Final = 10_000_000_000
+"""How old secrets may be that a new file begins with, if they are many."""
+_FEW_BYTES, _MOST_BYTES = 64 << 10, 4 << 20
 
 
 class CaptureFileFormat:
@@ -33,10 +43,15 @@ class CaptureFileFormat:
         self._interfaces: list[bytes] = []
         self._coming: list[bytes] = []
         self._lines = KeyLogFormat()
+        self._recent: deque[tuple[int, bytes]] = deque()
+        self._recent_bytes = 0
+        self._told: list[tuple[int, bytes]] = []
 
     def opening(self) -> bytes:
         """What a file begins with."""
-        return self._section + b"".join(self._interfaces)
+        recent = b"".join(lines for _time_ns, lines in self._recent)
+        secrets = decryption_secrets(recent) if recent else b""
+        return self._section + b"".join(self._interfaces) + secrets
 
     def encode(self, events: list[Event]) -> list[bytes]:
         """The blocks of one batch, in pieces."""
@@ -54,12 +69,23 @@ class CaptureFileFormat:
                 statistics.append(_counted(event))
         lines = b"".join(self._lines.encode(secrets)) if secrets else b""
         told = [decryption_secrets(lines)] if lines else []
+        if lines:
+            self._told.append((max(secret.time_ns for secret in secrets), lines))
         return [*self._coming, *told, *packets, *statistics]
 
     def written(self) -> None:
         """The last batch is in a file."""
         self._interfaces += self._coming
         self._coming.clear()
+        recent = self._recent
+        for time_ns, lines in self._told:
+            recent.append((time_ns, lines))
+            self._recent_bytes += len(lines)
+            while self._recent_bytes > _MOST_BYTES or (
+                self._recent_bytes > _FEW_BYTES and time_ns - recent[0][0] > RECENT_NS
+            ):
+                self._recent_bytes -= len(recent.popleft()[1])
+        self._told.clear()
 
     def _described(self, event: Interface) -> bytes:
         return interface_description(
