@@ -44,12 +44,12 @@ def only_packets(given: dict[str, Any]) -> bool:
 
 def wants_packets(given: dict[str, Any]) -> bool:
     """Whether packets are wanted, with or without something else."""
-    return only_packets(given) or given["pcapfile"] is not None
+    return only_packets(given) or given.get("pcapfile") is not None  # not an option of replay
 
 
 def packet_file(given: dict[str, Any]) -> str | None:
     """Where packets go; None: they are not wanted, or only forwarded. Raises UsageError."""
-    beside: str | None = given["pcapfile"]
+    beside: str | None = given.get("pcapfile")
     if not only_packets(given):
         return beside
     named: set[str] = {name for name in (beside, given["output"]) if name}
@@ -149,14 +149,15 @@ def make_outputs(
 ) -> list[Output]:
     """The outputs; files are opened here, before anything is attached."""
     outputs: list[Output] = []
-    keys = key_log(given)
+    keys, packets = key_log(given), packet_file(given)
+    beside = packets if not only_packets(given) else None
+    if beside is not None:
+        _check_packet_file(given, beside)
     if keys is not None:
         _check_key_log(given, keys)
         outputs.append(FormatOutput(KeyLogFormat(), keys, append=True))
-    packets = packet_file(given)
-    if packets is not None and not only_packets(given):
-        _check_packet_file(given, packets)
-        outputs.append(PacketOutput(parse(packets, option="--pcapfile", rotate=_rotation(given))))
+    if beside is not None:
+        outputs.append(PacketOutput(parse(beside, option="--pcapfile", rotate=_rotation(given))))
     if not only_keys(given):
         output = packets if only_packets(given) else given["output"]
         named = open_destinations(output, given["eventaddr"], _rotation(given))

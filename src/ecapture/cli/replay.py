@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from ecapture.cli.choices import make_outputs, make_stages
+from ecapture.cli.choices import make_outputs, make_stages, only_packets
 from ecapture.cli.console import say, set_up_logging
 from ecapture.cli.options import output_options
-from ecapture.errors import ECaptureError
+from ecapture.errors import ECaptureError, UsageError
 from ecapture.session import Replay, run
 
 
@@ -22,6 +22,12 @@ from ecapture.session import Replay, run
 def replay(context: click.Context, /, recording: str, **given: Any) -> None:
     """Show what `ecapture tls -m record -w FILE` wrote, as the live run did. Needs no root."""
     set_up_logging(debug=given["debug"], path=None)
+    if only_packets(given):
+        raise UsageError(
+            option="-m",
+            problem="a recording has no packets",
+            hint="its keys are had with -m keylog; packets are captured live",
+        )
     with Replay(recording) as source:
         stages = make_stages(given, source.container_of, source.session_of)
         outputs = make_outputs(given, source.container_of, source.session_of)

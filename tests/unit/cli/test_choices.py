@@ -10,8 +10,9 @@ from ecapture.cli.choices import _colour, key_log, make_outputs, make_stages, pa
 from ecapture.errors import UsageError
 from ecapture.events import Losses
 from ecapture.kernel.recording import Metadata
-from ecapture.outputs import FormatOutput, HarOutput, RecordOutput
+from ecapture.outputs import FormatOutput, HarOutput, PacketOutput, RecordOutput
 from ecapture.pipeline.filter import Filtered
+from ecapture.pipeline.held import Held
 from ecapture.pipeline.messages import Messages
 from ecapture.pipeline.redact import Redacted
 
@@ -93,3 +94,55 @@ def test_colours(monkeypatch):
     assert not _colour("never", terminal=True)
     monkeypatch.setenv("NO_COLOR", "1")
     assert not _colour("auto", terminal=True)
+
+
+def kinds(*arguments):
+    return [type(output) for output in make_outputs(given(*arguments), nowhere)]
+
+
+def test_packets_wait_for_their_secrets_wherever_there_are_any(tmp_path):
+    file = str(tmp_path / "x")
+    assert stages("-m", "pcap") == [Held]
+    assert stages("-m", "pcapng") == [Held]
+    assert stages("--pcapfile", file) == [Messages, Held]
+    assert stages("--pcapfile", file, "--filter", "pid == 1") == [Messages, Filtered, Held]
+    assert stages("-m", "keylog", "--pcapfile", file) == [Held]
+
+
+def test_packets_go_beside_something_else_or_alone(tmp_path):
+    one, two, three = (str(tmp_path / name) for name in ("one", "two", "three"))
+    assert kinds("-m", "pcap", "-w", one) == [PacketOutput]
+    assert kinds("-m", "pcap", "--pcapfile", one) == [PacketOutput]
+    assert kinds("-m", "pcap", "-w", one, "-k", two) == [FormatOutput, PacketOutput]
+    assert kinds("--pcapfile", one) == [PacketOutput, FormatOutput]
+    beside = kinds("-m", "jsonl", "-w", three, "--pcapfile", one, "-k", two)
+    assert beside == [FormatOutput, PacketOutput, FormatOutput]
+    assert kinds("-m", "keylog", "--pcapfile", one, "-k", two) == [FormatOutput, PacketOutput]
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("--pcapfile", "-"), "--pcapfile"),
+        (("--pcapfile", "x", "-w", "x"), "--pcapfile"),
+        (("--pcapfile", "x", "-k", "x", "-w", "y"), "--pcapfile"),
+        (("-m", "pcap", "--pcapfile", "x", "-w", "y"), "--pcapfile"),
+        (("-m", "pcap", "-w", "x", "-k", "x"), "-k"),
+        (("-m", "pcap", "--pcapfile", "-", "-k", "-"), "-k"),
+    ],
+)
+def test_two_things_have_two_places(words, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as refused:
+        make_outputs(given(*words), nowhere)
+    assert refused.value.fields["option"] == option
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("-m", "pcap", "--filter", "pid == 1"), ("-m", "pcap", "--redact"), ("--redact",)],
+)
+def test_packets_are_neither_filtered_by_messages_nor_redacted(words):
+    with pytest.raises(UsageError, match="packets"):
+        make_stages(given(*words, "--pcapfile", "x"), nowhere)

@@ -82,3 +82,9 @@ def test_a_full_disk_is_told_with_the_summary(saved):
     assert shown.returncode == 6
     assert b"summary: " in shown.stderr
     assert b"No space left" in shown.stderr
+
+
+def test_packets_are_not_in_a_recording(saved):
+    refused = replay(saved, "-m", "pcap", "-w", "x")
+    assert refused.returncode == 2
+    assert b"-m keylog" in refused.stderr

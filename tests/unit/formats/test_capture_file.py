@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file of packets: interfaces first, secrets before packets, statistics last."""
 
+import msgspec
 import pytest
 
 from ecapture.events import ConversationEnd, Interface, InterfaceCounts, Packets, Secret
@@ -74,3 +75,41 @@ def test_what_has_no_place_in_such_a_file_is_left_out(format_):
     assert format_.encode([ConversationEnd(1, 2, "x", (2, 3, 4), "freed")]) == []
     assert format_.encode([SECRET, SECRET]) != []
     assert format_.encode([SECRET]) == []
+
+
+def told(at_s, length=48):
+    """A secret of its own, told so many seconds after the first."""
+    random = at_s.to_bytes(32, "big")
+    return Secret(at_s * 10**9, 9, 9, 0, "curl", (9, 1, 1), "CLIENT_RANDOM", random, bytes(length))
+
+
+def secrets_of(opening):
+    """The lines of the secrets block in what a file begins with."""
+    found = [(at, length) for at, kind, length in blocks(opening) if kind == Block.SECRETS]
+    return b"".join(opening[at + 16 : at + length - 4].strip(b"\0") for at, length in found)
+
+
+def test_a_later_file_begins_with_the_secrets_of_those_before(format_):
+    format_.encode([LO, SECRET])
+    assert secrets_of(format_.opening()) == b"", "it comes with the batch itself"
+    format_.written()
+    opening = format_.opening()
+    assert kinds(opening) == [Block.SECTION, Block.INTERFACE, Block.SECRETS]
+    assert secrets_of(opening).startswith(b"CLIENT_RANDOM 0000")
+    assert format_.encode([SECRET]) == [], "each once in a file"
+
+
+@pytest.mark.parametrize("per_second, kept", [(1, 385), (100, 1100)])
+def test_many_and_old_secrets_are_left_to_the_files_before(format_, per_second, kept):
+    """All of the last ten seconds, and few megabytes at most; older ones while they are few."""
+    for number in range(3000):
+        secret = told(number)
+        format_.encode([msgspec.structs.replace(secret, time_ns=number * 10**9 // per_second)])
+        format_.written()
+    lines = secrets_of(format_.opening()).splitlines()
+    assert abs(len(lines) - kept) < 120
+    assert lines[-1].split()[1] == told(2999).client_random.hex().encode()
+    for number in range(60_000):
+        format_.encode([msgspec.structs.replace(told(3000 + number), time_ns=3000 * 10**9)])
+        format_.written()
+    assert len(format_.opening()) < 5 << 20
