@@ -206,7 +206,7 @@ class TestFiles:
             ) as reader,
         ):
             for number in range(3):
-                curl(web.port, [number])
+                curl(web.port, [number], "--http1.1")
                 assert reader.stdout.readline().strip() == f"/file?{number}"
             captured.process.send_signal(signal.SIGINT)
             assert captured.process.wait(30) == 0
@@ -300,5 +300,5 @@ def ask_until(port, stop):
     """Ever higher numbers, one after the other."""
     number = 0
     while not stop.is_set():
-        curl(port, [number])
+        curl(port, [number], "--http1.1")
         number += 1
