@@ -10,12 +10,14 @@ from pathlib import Path
 
 # Wireshark's settings of whoever runs the tests have no say.
 _HOME = tempfile.mkdtemp(prefix="wireshark-")
+# Of the many ports that some protocol once registered, connections get one now and then by chance.
+BY_CONTENT = ("-o", "tcp.try_heuristic_first:TRUE", "-o", "udp.try_heuristic_first:TRUE")
 ENVIRONMENT = os.environ | {"HOME": _HOME, "XDG_CONFIG_HOME": _HOME}
 
 
 def fields(path: Path, shown: str, *names: str) -> list[list[str]]:
     """The fields of the packets that a display filter lets through, one list a packet."""
-    words = ["tshark", "-n", "-r", str(path), "-Y", shown, "-T", "fields"]
+    words = ["tshark", "-n", *BY_CONTENT, "-r", str(path), "-Y", shown, "-T", "fields"]
     for name in names:
         words += ["-e", name]
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=ENVIRONMENT)
