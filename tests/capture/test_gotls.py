@@ -97,12 +97,24 @@ def test_64_connections_on_stacks_that_grow_and_goroutines_that_move(captured, r
     assert len({event.tid for event in shown}) > 1
 
 
-@pytest.mark.skipif("ECAPTURE_LONG" not in os.environ, reason="takes minutes: set ECAPTURE_LONG=1")
-@BOTH
-def test_64_connections_for_a_minute(captured, release):
-    words = ["-connections", "64", "-rounds", "2", "-seconds", "60", "-size", "400"]
+LONG = pytest.mark.skipif(
+    "ECAPTURE_LONG" not in os.environ, reason="takes minutes: set ECAPTURE_LONG=1"
+)
+
+
+@pytest.mark.parametrize(
+    "release, seconds",
+    [
+        (NEWEST, 15),
+        pytest.param(OLDEST, 60, marks=LONG),
+        pytest.param(NEWEST, 60, marks=LONG),
+    ],
+)
+def test_64_connections_under_load(captured, release, seconds):
+    words = ["-connections", "64", "-rounds", "2", "-seconds", seconds, "-size", "400"]
     program, shown = captured(release, *words, deadline=180)
     assert_exact(shown, program, connections=64)
+    assert len({event.tid for event in shown}) > 1
 
 
 def test_a_connection_of_an_unknown_type_is_known_by_the_goroutines_socket_call(captured):
