@@ -50,25 +50,25 @@ def wheels(tmp_path_factory):
     return tmp_path_factory.mktemp("wheels")
 
 
-def program(key, wheels):
+def program(key):
     """An executable of the corpus."""
     path = packages.fetch(key)
     path.chmod(0o755)
     return path
 
 
-def uv(key, wheels, folder, url):
+def uv(key, folder, url):
     wanted = folder / "requirements.in"
     wanted.write_text("a-package\n")
     host = url.removeprefix("https://").rstrip("/")
     options = ("--quiet", "--no-cache", "--no-config", "--allow-insecure-host", host)
     index = ("--index-url", f"{url}simple")
-    return [program(key, wheels), "pip", "compile", *options, *index, wanted]
+    return [program(key), "pip", "compile", *options, *index, wanted]
 
 
-def deno(key, wheels, folder, url):
+def deno(key, folder, url):
     options = ("--no-config", "--unsafely-ignore-certificate-errors")
-    return [program(key, wheels), "eval", *options, _DENO % url]
+    return [program(key), "eval", *options, _DENO % url]
 
 
 # how each is started, that certificates do not matter to it
@@ -80,12 +80,12 @@ CLIENTS = {
 QUIET = {"UV_HTTP_RETRIES": "0", "NO_COLOR": "1"}
 
 
-def launched(key, certificate, version, wheels, tmp_path, probe):
+def launched(key, certificate, version, tmp_path, probe):
     """Our lines and the server's, of a client that is started under observation."""
     told = tmp_path / "server.log"
     with key_server(certificate, told, f"-tls1_{version[2]}") as (server, _said):
         url = f"https://localhost:{server.port}/"
-        command = CLIENTS[key](key, wheels, tmp_path, url)
+        command = CLIENTS[key](key, tmp_path, url)
         env = QUIET | {"HOME": str(tmp_path)}
         with Keyed(tmp_path, probe=probe, command=command, env=env) as captured:
             captured.process.wait(DEADLINE)
@@ -97,16 +97,16 @@ def launched(key, certificate, version, wheels, tmp_path, probe):
 
 @BOTH
 @pytest.mark.parametrize("key", CLIENTS)
-def test_programs_that_are_started(key, certificate, version, wheels, tmp_path):
-    lines, theirs = launched(key, certificate, version, wheels, tmp_path, "rustls")
+def test_programs_that_are_started(key, certificate, version, tmp_path):
+    lines, theirs = launched(key, certificate, version, tmp_path, "rustls")
     assert set(lines) == set(theirs)
     handshakes = len(lines) // len(ROUNDS[version])
     assert handshakes > 0
     assert labels(lines) == sorted(handshakes * ROUNDS[version])
 
 
-def test_all_libraries_at_once(certificate, wheels, tmp_path):
-    lines, theirs = launched("rustls-uv-0.9.5", certificate, "1.3", wheels, tmp_path, "all")
+def test_all_libraries_at_once(certificate, tmp_path):
+    lines, theirs = launched("rustls-uv-0.9.5", certificate, "1.3", tmp_path, "all")
     assert set(lines) == set(theirs)
     assert labels(lines) == TLS_1_3
 
@@ -156,6 +156,26 @@ def test_a_server(certificate, version, wheels, tmp_path):
         lines = captured.lines()
     assert set(lines) == set(read_keys(told))
     assert labels(lines) == ROUNDS[version]
+
+
+@pytest.mark.needs("program:tshark")
+def test_packets_are_decrypted_by_others(capture, certificate, tmp_path):
+    with key_server(certificate, tmp_path / "server.log") as (server, _said):
+        command = uv("rustls-uv-0.9.5", tmp_path, f"https://localhost:{server.port}/")
+        env = QUIET | {"HOME": str(tmp_path)}
+        how = {"probe": "rustls", "mode": "pcap", "command": command, "env": env}
+        with capture("-i", "lo", **how) as captured:
+            captured.process.wait(DEADLINE)
+    told = subprocess.run(
+        [
+            *("tshark", "-n", "-r", captured.path, "-d", f"tcp.port=={server.port},tls"),
+            *("-Y", "http.request", "-T", "fields", "-e", "http.request.uri"),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert told.split() == ["/simple/a-package/"]
 
 
 def test_plaintext_is_refused_with_what_to_do(tmp_path):
