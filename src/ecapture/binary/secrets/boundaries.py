@@ -33,6 +33,9 @@ _LONGEST: Final = 1 << 16  # bytes from the start of a function to an address in
 _CALLS: Final = 2  # that lead to what is not known otherwise
 _TRIES: Final = 4
 _MAX_STARTS: Final = 4096
+_REGION: Final = 1 << 16  # bytes whose callers are looked for at once
+_MAX_REGIONS: Final = 24
+_MAX_DECODED: Final = 1 << 18  # instructions; a hostile file could ask for more than anybody has
 
 
 class Boundaries:
@@ -42,7 +45,9 @@ class Boundaries:
         self._elf = elf
         self._image = image
         self._functions = Functions(image)
-        self._met: dict[int, frozenset[int]] = {}
+        self._met: dict[int, tuple[int, frozenset[int]]] = {}
+        self._regions: dict[int, list[int]] = {}
+        self._decoded = 0
 
     def pointers_to(self, wanted: Collection[int]) -> list[int]:
         """Return where pointers to these addresses are, of which the loader makes some.
@@ -118,32 +123,46 @@ class Boundaries:
         # What several direct calls lead to, within reach before the address.
         if self._image.machine != "x86_64":
             return []
-        first = address - _LONGEST
+        region = address // _REGION
+        both = self._called_in(region - 1) + self._called_in(region)
+        return [target for target in both if target <= address]
+
+    def _called_in(self, region: int) -> list[int]:
+        known = self._regions.get(region)
+        if known is None:
+            if len(self._regions) >= _MAX_REGIONS:
+                return []
+            known = self._regions[region] = self._count_calls(region * _REGION)
+        return known
+
+    def _count_calls(self, first: int) -> list[int]:
         found: Counter[int] = Counter()
         for part in self._image.parts:
             if not part.executable:
                 continue
             for base, block in self._image.scan(part, 4):
-                for target in _calls(block, base, first, address):
-                    if first <= target <= address and len(found) < _MAX_STARTS:
+                for target in _calls(block, base, first, first + _REGION):
+                    if first <= target < first + _REGION and len(found) < _MAX_STARTS:
                         found[target] += 1
         return [target for target, count in found.items() if count >= _CALLS]
 
     def _instructions(self, start: int, end: int) -> frozenset[int]:
         # Where instructions begin that decoding meets; none behind what is not understood.
-        known = self._met.get(start)
-        if known is not None and max(known, default=start) + 1 >= end:
+        end = min(end, start + _LONGEST)
+        known_end, known = self._met.get(start, (start, frozenset()))
+        if known_end >= end:
             return known
         met: set[int] = set()
-        address, end = start, min(end, start + _LONGEST)
-        while address < end:
+        address = start
+        while address < end and self._decoded < _MAX_DECODED:
             instruction = self._image.instruction(address)
             if instruction.end <= address:
                 break
             met.add(address)
             address = instruction.end
-        self._met[start] = frozenset(met)
-        return self._met[start]
+            self._decoded += 1
+        self._met[start] = end, frozenset(met)
+        return self._met[start][1]
 
 
 def _calls(block: bytes, base: int, first: int, last: int) -> Iterator[int]:

@@ -50,7 +50,7 @@ _LONGEST_WALK: Final = 2
 _ARGUMENTS: Final = 7  # of log: self, label (2), client random (2), secret (2)
 _PAGE: Final = 4096
 _WORD: Final = 8
-_MAX_SITES: Final = 128
+_MAX_REFERENCES: Final = 256  # instructions that name labels; real files have up to thirty
 
 
 def locate_rustls(elf: ElfFile) -> Telling | NotLocated:
@@ -80,12 +80,10 @@ class _Search:
         tables = self._boundaries.pointers_to(self._named)
         first = min(tables, default=0)
         wanted = {*self._named, *({first, first - _WORD} if tables else ())}
-        for reference in find_references(self._image, wanted):
+        for reference in find_references(self._image, wanted)[:_MAX_REFERENCES]:
             label = self._named.get(reference.target, "")
             for address, told in self._from(reference.address, label, {first, first - _WORD}):
                 self._add(reference.address, address, told, label)
-            if len(self._sites) >= _MAX_SITES:
-                break
         if not self._sites:
             return NotLocated(self._why_none())
         return Telling(tuple(self._sites.values()), self._labels, tuple(self._notes()))

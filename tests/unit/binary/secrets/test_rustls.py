@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,16 @@ def test_bytes_that_only_look_like_the_instruction_are_not_probed(tmp_path):
     found, _, _ = located(assembled(tmp_path, code, WITHOUT_TABLE))
     sites = () if isinstance(found, NotLocated) else found.sites
     assert sites == ()
+
+
+@pytest.mark.parametrize("options", [(), TestProof.OPTIONS])
+def test_a_file_that_names_labels_without_end_takes_bounded_time(tmp_path, options):
+    asks = "lea client_text(%rip), %rsi; mov $31, %edx; je 1f; je 2f; 1: nop; 2: call *%rax; nop"
+    code = f"\n.text\n.rept 4000\n{asks}\n.endr\n.fill 100000, 1, 0x90\n"
+    with assembled(tmp_path, WITHOUT_LOG, WITHOUT_TABLE, code, options=options) as elf:
+        before = time.process_time()
+        locate_rustls(elf)
+        assert time.process_time() - before < 60, "seconds on a machine that does other things"
 
 
 def test_damaged_files_end_in_an_answer(tmp_path):
