@@ -157,6 +157,20 @@ class Suite:
         """Return the names of the suite's packages that begin with ``prefix``."""
         return self._apt("apt-cache", "pkgnames", prefix, limit=60).split()
 
+    def closure(self, package: str) -> list[str]:
+        """Return the names of a package and of all that it needs, recommendations left out."""
+        listing = self._apt(
+            "apt-get",
+            "install",
+            "--no-install-recommends",
+            "--print-uris",
+            "-y",
+            package,
+            limit=60,
+        )
+        rows = (line.split() for line in listing.splitlines() if line.startswith("'"))
+        return [row[1].split("_")[0] for row in rows]
+
     def unpack(self, packages: Sequence[str], into: Path) -> None:
         """Download packages and unpack their files below ``into``.
 

@@ -29,7 +29,7 @@ import msgspec
 from ecapture.binary import golang, mysqld, nss
 from ecapture.binary.calls.inner import inner_functions
 from ecapture.binary.elf import ElfFile, Symbol
-from ecapture.errors import NotExecutable, TargetError
+from ecapture.errors import NotExecutable, SymbolNotFound, TargetError
 
 Kind = Literal[
     "openssl",
@@ -246,13 +246,18 @@ def identify_server(elf: ElfFile, *, named: str = "", at: int | None = None) -> 
     file, where the caller knows better than the names that the file exports.
 
     Raises:
-        NotExecutable: the file contradicts itself, or there is no such function.
+        NotExecutable: the file contradicts itself, or no function starts at the offset.
+        SymbolNotFound: there is no function of that name.
     """
     by_hand = bool(named) or at is not None
     called_so = Path(elf.path).name in mysqld.PROGRAMS
     if not (by_hand or called_so or mysqld.is_server(elf)):
         return None
     located = mysqld.locate(elf, named=named, at=at)
+    if located is None and named:
+        raise SymbolNotFound(
+            path=elf.path, symbol=named, hint="`nm -D --defined-only FILE` lists what it exports"
+        )
     if located is None:
         if not called_so:
             return None

@@ -26,7 +26,7 @@ from ecapture.cli.choices import (
     wants_packets,
 )
 from ecapture.cli.console import say, set_up_logging
-from ecapture.cli.options import capture_options, packets_from, scope_from, server_options
+from ecapture.cli.options import capture_options, packets_from, scope_from
 from ecapture.config import CaptureConfig, Limits, byte_size, ring_size
 from ecapture.errors import ECaptureError, UsageError
 from ecapture.outputs import STDOUT
@@ -134,40 +134,6 @@ def nss_files(named: Sequence[str], *, keys: bool) -> tuple[str, ...]:
         softokens = [folder / "libsoftokn3.so" for folder in folders if keys]
         files += [str(softoken) for softoken in softokens if softoken.exists()]
     return tuple(dict.fromkeys(files))
-
-
-@click.command()
-@capture_options
-@click.option(
-    "--mysqld",
-    "libraries",
-    multiple=True,
-    metavar="FILE",
-    help="Observe only this server. Repeatable. By default all that run, or begin to.",
-)
-@click.option(
-    "-f",
-    "--funcname",
-    metavar="SYMBOL",
-    help="The function that carries out commands, if its name is not dispatch_command.",
-)
-@click.option(
-    "--offset",
-    metavar="BYTES",
-    help="Where in the file that function starts (0x1234 or decimal); needs --mysqld.",
-)
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
-@click.pass_context
-def mysqld(
-    context: click.Context, /, *, funcname: str | None, offset: str | None, **given: Any
-) -> None:
-    """Show the statements that MySQL, MariaDB and Percona servers are sent, and how they end.
-
-    Whole, with user, database, client, duration, rows and error; prepared statements with their
-    parameters where they are known. A statement is kept up to 64 KiB; --truncate sets another
-    limit (up to 1 MiB).
-    """
-    context.exit(capture(("mysqld",), given | server_options(given, funcname, offset), context.obj))
 
 
 @click.command()

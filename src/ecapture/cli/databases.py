@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from pathlib import Path
 from typing import Any
 
 import click
 
-from ecapture.binary.process import with_descendants
+from ecapture.binary.mysqld import PROGRAMS
+from ecapture.binary.process import all_pids, with_descendants
 from ecapture.cli.capture import capture
 from ecapture.cli.options import capture_options
 from ecapture.errors import UsageError
@@ -47,6 +50,42 @@ def postgres(context: click.Context, /, funcname: str | None, **given: Any) -> N
     context.exit(capture(("postgres",), _with_sessions(given), context.obj))
 
 
+@click.command()
+@capture_options
+@click.option(
+    "--mysqld",
+    "libraries",
+    multiple=True,
+    metavar="FILE",
+    help="Observe only this server. Repeatable. By default all that run, or begin to.",
+)
+@click.option(
+    "-f",
+    "--funcname",
+    metavar="SYMBOL",
+    help="The function that carries out commands, if its name is not dispatch_command.",
+)
+@click.option(
+    "--offset",
+    metavar="BYTES",
+    help="Where in the file that function starts (0x1234 or decimal); needs --mysqld.",
+)
+@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.pass_context
+def mysqld(
+    context: click.Context, /, *, funcname: str | None, offset: str | None, **given: Any
+) -> None:
+    """Show the statements that MySQL, MariaDB and Percona servers are sent, and how they end.
+
+    Whole, with user, database, client, duration, rows and error; prepared statements with their
+    parameters where they are known. A statement is kept up to 64 KiB; --truncate sets another
+    limit (up to 1 MiB).
+    """
+    _check_mode(given)
+    named = _server_options(given["libraries"], funcname, offset)
+    context.exit(capture(("mysqld",), given | named, context.obj))
+
+
 def _check_mode(given: dict[str, Any]) -> None:
     if given["model"] in ("text", "jsonl", "record") and given["keylogfile"] is None:
         return
@@ -67,3 +106,55 @@ def _with_sessions(given: dict[str, Any]) -> dict[str, Any]:
         return given | {"follow": True}
     _log.warning("without kernel types (BTF) sessions that begin from now on are not seen")
     return given | {"pids": tuple(sorted(with_descendants(pids)))}
+
+
+def _server_options(
+    files: tuple[str, ...], symbol: str | None, offset: str | None
+) -> dict[str, object]:
+    """What --funcname and --offset add to the options.
+
+    Without --mysqld they are about the one server that is running or installed. Raises UsageError.
+    """
+    if symbol is None and offset is None:
+        return {}
+    if symbol is not None and offset is not None:
+        raise UsageError(
+            option="--offset", problem="--funcname names the function already", hint="leave one out"
+        )
+    files = files or _servers()
+    if len(files) != 1:
+        raise UsageError(
+            option="--funcname" if offset is None else "--offset",
+            problem=f"it is of one server's file, and {len(files)} were found",
+            hint="name the file with --mysqld FILE",
+        )
+    at = None
+    if offset is not None:
+        try:
+            at = int(offset, 0)
+        except ValueError:
+            at = -1
+        if not 0 < at < 1 << 62:
+            raise UsageError(
+                option="--offset", problem=f"{offset!r} is no offset", hint="examples: 0x4f2a10, 5"
+            )
+    return {"libraries": files, "server_function": symbol or "", "server_offset": at}
+
+
+def _servers() -> tuple[str, ...]:
+    # Files of the servers that run, by their inode; else the one that is installed.
+    files: dict[tuple[int, int], str] = {}
+    for pid in all_pids():
+        try:
+            path = Path(f"/proc/{pid}/exe")
+            if path.readlink().name in PROGRAMS:
+                found = path.stat()
+                files.setdefault((found.st_dev, found.st_ino), str(path.readlink()))
+        except OSError:
+            continue
+    if files:
+        return tuple(files.values())
+    for name in PROGRAMS[::-1]:
+        if path_of := shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/libexec"):
+            return (path_of,)
+    return ()

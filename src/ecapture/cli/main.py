@@ -42,7 +42,7 @@ _COMMANDS = {
         "Show the plaintext of programs that use NSS, such as Firefox.",
     ),
     "mysqld": (
-        "ecapture.cli.capture",
+        "ecapture.cli.databases",
         "mysqld",
         "Show the statements sent to MySQL and MariaDB servers, and how they end.",
     ),

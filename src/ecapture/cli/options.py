@@ -3,15 +3,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ecapture.binary.mysqld import PROGRAMS
-from ecapture.binary.process import all_pids
 from ecapture.config import SNAP_MAXIMUM, SNAP_MINIMUM, PacketConfig, Scope, byte_size
 from ecapture.errors import UsageError
 
@@ -225,55 +221,3 @@ def scope_from(given: dict[str, Any]) -> Scope:
         cgroups=tuple(dict.fromkeys(given["cgroups"])),
         follow=given["follow"],
     )
-
-
-def server_options(
-    given: dict[str, Any], symbol: str | None, offset: str | None
-) -> dict[str, object]:
-    """What --funcname and --offset of the subcommand mysqld add to the options.
-
-    Without --mysqld they are about the one server that is running or installed. Raises UsageError.
-    """
-    if symbol is None and offset is None:
-        return {}
-    if symbol is not None and offset is not None:
-        raise UsageError(
-            option="--offset", problem="--funcname names the function already", hint="leave one out"
-        )
-    files = given["libraries"] or _servers()
-    if len(files) != 1:
-        raise UsageError(
-            option="--funcname" if offset is None else "--offset",
-            problem=f"it is of one server's file, and {len(files)} were found",
-            hint="name the file with --mysqld FILE",
-        )
-    at = None
-    if offset is not None:
-        try:
-            at = int(offset, 0)
-        except ValueError:
-            at = -1
-        if not 0 < at < 1 << 62:
-            raise UsageError(
-                option="--offset", problem=f"{offset!r} is no offset", hint="examples: 0x4f2a10, 5"
-            )
-    return {"libraries": files, "server_function": symbol or "", "server_offset": at}
-
-
-def _servers() -> tuple[str, ...]:
-    # Files of the servers that run, by their inode; else the one that is installed.
-    files: dict[tuple[int, int], str] = {}
-    for pid in all_pids():
-        try:
-            path = Path(f"/proc/{pid}/exe")
-            if path.readlink().name in PROGRAMS:
-                found = path.stat()
-                files.setdefault((found.st_dev, found.st_ino), str(path.readlink()))
-        except OSError:
-            continue
-    if files:
-        return tuple(files.values())
-    for name in PROGRAMS[::-1]:
-        if path_of := shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/libexec"):
-            return (path_of,)
-    return ()

@@ -16,7 +16,7 @@ from ecapture._wire import CHAIN, SERVER_ROW, SERVER_ROW_FIELDS, WALK, Dispatch
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import Library, identify, identify_server
 from ecapture.binary.mysqld import Walk, locate
-from ecapture.errors import NotExecutable
+from ecapture.errors import NotExecutable, SymbolNotFound
 
 NAMED = "#define NAMED(X) __asm__(X)\n#define KEEP __attribute__((noinline, noipa))\n"
 MARIADB = (
@@ -200,7 +200,8 @@ class TestNamedByHand:
         assert look(mariadb, named=name).server.dispatch == Dispatch.PACKET
 
     def test_a_symbol_that_is_not_there(self, mariadb):
-        assert not look(mariadb, named="no_such_function").visible
+        with pytest.raises(SymbolNotFound, match="no_such_function"):
+            look(mariadb, named="no_such_function")
 
     def test_an_offset(self, mariadb):
         at = look(mariadb).functions["dispatch_command"]
