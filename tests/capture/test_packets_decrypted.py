@@ -158,7 +158,7 @@ def test_every_request_over_quic(certificate, tmp_path_factory, tmp_path):
             for number in range(10):
                 assert client.do(f"get https://127.0.0.1:{port}/number-{number} h3") == "200"
             captured.finish()
-    # A tshark before 4.2 does not decode the headers of requests; the answers repeat their paths.
+    # Wireshark 4.0 does not decode the headers of requests; the answers repeat their paths.
     assert len(frames_of_http3(captured.path, f"udp.dstport == {port}", HEADERS)) == 10
     bodies = frames_of_http3(captured.path, f"udp.srcport == {port}", BODY)
     assert bodies == [f"/number-{number}".encode() for number in range(10)]

@@ -20,6 +20,7 @@ import os
 import shlex
 import stat
 import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -153,12 +154,28 @@ def _become_root(given: dict[str, str | None]) -> None:
             os.execvp("sudo", ["sudo", "-n", "--", *words])  # noqa: S606 - no shell on purpose
     except OSError:
         pass
+    if not _only_root_writes():
+        raise PermissionMissing(
+            needed_for="capturing",
+            capability="root",
+            hint=f"{own_path()} can be changed by others than root, and sudo must not run that for"
+            " Wireshark: install ecapture as root, below /opt or /usr/local",
+        )
     rule = f"{_user()} ALL=(root) NOPASSWD: {shlex.join([own_path(), *_FIXED])} *"
     raise PermissionMissing(
         needed_for="capturing",
         capability="root",
         hint=f"let sudo run it without a password, by this line in /etc/sudoers.d/ecapture: {rule}",
     )
+
+
+def _only_root_writes() -> bool:
+    places = (own_path(), sys.executable, __file__)
+    try:
+        found = [os.stat(place) for place in places]  # noqa: PTH116 - follows links
+    except OSError:
+        return False
+    return all(one.st_uid == 0 and not one.st_mode & 0o022 for one in found)
 
 
 def _user() -> str:

@@ -132,28 +132,36 @@ printf '%s\\n' "$*" >> {log}
 """
 
 
+@root
 @pytest.mark.parametrize("refused", [0, 1])
-def test_without_rights_sudo_is_asked(tmp_path, refused):
+@pytest.mark.parametrize("mode", [0o755, 0o775])
+def test_without_rights_sudo_is_asked(tmp_path, refused, mode):
     """With a sudo that notes what it was given."""
-    sudo, log = tmp_path / "sudo", tmp_path / "log"
+    sudo, log, own = tmp_path / "sudo", tmp_path / "log", tmp_path / "ecapture"
     sudo.write_text(_SUDO.format(log=log, refused=refused))
     sudo.chmod(stat.S_IRWXU)
+    own.touch()
+    own.chmod(mode)
     code = (
-        "import os, sys; from ecapture.cli.main import main; sys.argv[0] = '/opt/ecapture';"
+        f"import os, sys; from ecapture.cli.main import main; sys.argv[0] = {str(own)!r};"
         f"os.geteuid = lambda: 54321; os.environ['PATH'] = {str(tmp_path)!r} + ':/usr/bin:/bin';"
         f"main({[*CAPTURE, '--pid=7', '--extcap-capture-filter=udp']!r})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
-    own = "/opt/ecapture --capture --extcap-interface ecapture"
-    words = f"{own} --fifo - --pid=7 --extcap-capture-filter=udp"
+    fixed = f"{own} --capture --extcap-interface ecapture"
+    words = f"{fixed} --fifo - --pid=7 --extcap-capture-filter=udp"
     calls = log.read_text().splitlines()
     assert calls[0] == f"-n -l -- {words}"
-    if refused:
-        assert done.returncode == PermissionMissing.exit_code
-        assert f"#54321 ALL=(root) NOPASSWD: {own} *" in done.stderr
-        assert len(calls) == 1
-    else:
+    if not refused:
         assert done.returncode == 0, done.stderr
         assert calls[1:] == [f"-n -- {words}"]
+        return
+    assert done.returncode == PermissionMissing.exit_code
+    assert len(calls) == 1
+    if mode == 0o755:
+        assert f"#54321 ALL=(root) NOPASSWD: {fixed} *" in done.stderr
+    else:
+        assert "NOPASSWD" not in done.stderr
+        assert f"{own} can be changed by others" in done.stderr
