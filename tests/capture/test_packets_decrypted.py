@@ -16,8 +16,8 @@ from collections import Counter
 import pytest
 from dissect import BY_CONTENT, ENVIRONMENT, facts, fields, values
 from harness import CAPTURES, ECAPTURE, Captured, wait_until
-from keyed import PROGRAMS, TLS_1_3, Obeying, labels, read_keys, unpacked
-from servers import make_certificate, nginx, running
+from keyed import PROGRAMS, TLS_1_3, Obeying, labels, read_keys, s_client, unpacked
+from servers import make_certificate, nginx, running, s_server
 
 pytestmark = [
     CAPTURES,
@@ -141,6 +141,36 @@ def test_every_request_of_node(protocol, certificate, tmp_path):
         captured.finish(number=None)
     assert requested(captured.path) == made(range(50))
     assert "secret after packets" not in captured.stderr
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_resumption_early_data_and_key_updates(side, certificate, tmp_path):
+    """Requests in early data, before and after each side has updated its keys."""
+    session, early = tmp_path / "session", tmp_path / "early"
+    early.write_text(_get(2))
+    with s_server(certificate, "-early_data") as (started, heard):
+        watched = ("--comm", "openssl") if side == "client" else ("--pid", started.process.pid)
+        with Packets(tmp_path, *watched, port=started.port) as captured:
+            with s_client(started.port, "-sess_out", session) as talker:
+                wait_until(session.exists, "a session")
+                talker.tell(_get(1))
+                heard.wait_for(lambda line: "/?1 " in line, "the request")
+                talker.tell("Q")
+                talker.process.wait()
+            with s_client(started.port, "-sess_in", session, "-early_data", early) as talker:
+                heard.wait_for(lambda line: "/?2 " in line, "early data")
+                talker.tell(_get(3))
+                heard.wait_for(lambda line: "/?3 " in line, "the request")
+                talker.tell("K")
+                talker.said.wait_for(lambda line: "KEYUPDATE" in line, "KEYUPDATE")
+                talker.tell(_get(4))
+                heard.wait_for(lambda line: "/?4 " in line, "the request")
+            captured.finish()
+    assert requested(captured.path) == made(range(1, 5))
+
+
+def _get(number):
+    return f"GET /?{number} HTTP/1.1\r\nHost: localhost\r\n\r"
 
 
 def test_every_request_over_quic(certificate, tmp_path_factory, tmp_path):
