@@ -38,7 +38,7 @@ from ecapture.binary import loader, process
 from ecapture.binary.cache import Cache
 from ecapture.binary.calls.locate import CallsCache, Completion, is_open
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import Library, identify, identify_server
+from ecapture.binary.library import KEYS_ONLY, Library, identify, identify_server
 from ecapture.binary.scan import Found, pinned, scan, scan_files
 from ecapture.binary.secrets.remembered import SitesCache
 from ecapture.config import CaptureConfig
@@ -179,7 +179,8 @@ class Discovery:
             library = identify_server(elf, named=named, at=at) if by_hand else identify(elf)
         if library is not None and self._chosen_kind(library):
             library = self._completion.of(path, library)
-        kinds = ", ".join(kind for probe in self._chosen for kind in probe.kinds)
+        possible = [kind for probe in self._chosen for kind in probe.kinds]
+        kinds = ", ".join(kind for kind in possible if kind not in KEYS_ONLY)
         if library is None or not (self._places(library) or self._has_keys(library)):
             required = " and ".join(name for probe in self._chosen for name in probe.required)
             raise SymbolNotFound(

@@ -98,7 +98,7 @@ def gotls(context: click.Context, /, **given: Any) -> None:
     "libraries",
     multiple=True,
     metavar="FILE",
-    help="Observe only this libssl3, or the one beside this libnspr4. Repeatable.",
+    help="Observe only this libssl3, or the one beside this libnspr4 or libnss3. Repeatable.",
 )
 @click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
 @click.pass_context
@@ -113,19 +113,19 @@ def nss(context: click.Context, /, **given: Any) -> None:
 
 
 def nss_files(named: Sequence[str], *, keys: bool) -> tuple[str, ...]:
-    """The files to hook for those that were named. NSPR's library stands for the TLS layer beside.
+    """The files to hook for those that were named. NSPR and NSS stand for the TLS layer beside.
 
     For ``keys`` the softoken beside is one of them. Raises UsageError if there is no TLS layer.
     """
     files: list[str] = []
     for path in map(Path, named):
         layer = path
-        if path.name.startswith("libnspr4."):
+        if path.name.startswith(("libnspr4.", "libnss3.")):
             layer = path.with_name("libssl3.so")
             if not layer.exists():
                 raise UsageError(
                     option="--nspr",
-                    problem=f"there is no libssl3.so beside {path}, and NSPR itself has no TLS",
+                    problem=f"there is no libssl3.so beside {path}, which itself has no TLS",
                     hint="name the libssl3.so of the program; `ecapture targets` shows it",
                 )
         files.append(str(layer))

@@ -18,7 +18,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["libnspr4.so", "libssl3.so"])
+@pytest.mark.parametrize("name", ["libnspr4.so", "libnss3.so", "libssl3.so"])
 def test_nspr_stands_for_the_tls_layer_beside_it(folder, name):
     layer = str(folder / "libssl3.so")
     assert nss_files([str(folder / name)], keys=False) == (layer,)
