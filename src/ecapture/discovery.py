@@ -23,11 +23,11 @@ import os
 import platform
 import queue
 import re
-import select
 import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +58,7 @@ from ecapture.kernel.keys import Keys, parameter_row
 from ecapture.kernel.latecomers import Latecomers, processes_of
 from ecapture.kernel.seccomp import return_probe_kills
 from ecapture.kernel.told import TellingCache, TellingKeys
+from ecapture.notices import Notices, online_processors
 from ecapture.plan import Hook
 from ecapture.probes.spec import ProbeSpec
 
@@ -421,7 +422,7 @@ class Discovery:
         if self._config.libraries or not feature("mapping_watch"):
             return
         try:
-            self._watch = _native.MapWatch(_online_processors())
+            self._watch = _native.MapWatch(online_processors())
         except _native.NativeError as error:
             _log.warning("new libraries will not be noticed: %s", error)
 
@@ -429,24 +430,21 @@ class Discovery:
         watch = self._watch
         if watch is None:
             return
-        poll = select.epoll()
-        poll.register(self._wake_read, select.EPOLLIN)
-        for fd in watch.fds:
-            poll.register(fd, select.EPOLLIN)
         known: set[_Key] = set()
-        with Cache.of_user() as cache, poll:
-            while not self._closed.is_set():
-                poll.poll()
-                for pid, start, size, path, _build_id in watch.read():
-                    if self._closed.is_set():
-                        return
-                    if path.startswith("/") and (not self._only or pid in self._only):
-                        try:
-                            self._look(pid, start, size, path, known, cache)
-                        except TargetError as error:
-                            _log.debug("mapping of %s by %d: %s", path, pid, error)
-                if watch.lost:
-                    _log.debug("lost %d notices of mappings", watch.lost)
+        with Cache.of_user() as cache:
+
+            def look_again(missed: int) -> None:
+                _log.debug("lost %d notices of mappings; looking at all processes", missed)
+                for found in scan(cache, self._only or None):
+                    self._attach_one(found, wait=False)
+
+            with closing(Notices(watch, self._wake_read, self._only, look_again)) as notices:
+                while (notice := notices.take()) is not None:
+                    size, pid, start, path = notice
+                    try:
+                        self._look(pid, start, size, path, known, cache)
+                    except TargetError as error:
+                        _log.debug("mapping of %s by %d: %s", path, pid, error)
 
     def _look(
         self,
@@ -571,18 +569,6 @@ def _mapped_now(wanted: os.stat_result) -> bool:
                 if (mapped.device, mapped.inode) == (wanted.st_dev, wanted.st_ino):
                     return True
     return False
-
-
-def _online_processors() -> list[int]:
-    try:
-        text = Path("/sys/devices/system/cpu/online").read_text().strip()
-    except OSError:
-        return list(range(os.cpu_count() or 1))
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
 
 
 def _return_probes_kill() -> bool:

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel tells of new executable mappings, in the order in which files are looked into.
+
+Small ones first: a large program may take a second to look into, while a library that was mapped
+behind it begins its work within milliseconds. A large one waits only as long as others come.
+"""
+
+from __future__ import annotations
+
+import heapq
+import select
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+class Watch(Protocol):
+    """Where notices come from: the ``MapWatch`` of the native layer."""
+
+    @property
+    def fds(self) -> list[int]:
+        """Descriptors that can be read when there are notices."""
+
+    @property
+    def lost(self) -> int:
+        """Notices for which there was no room."""
+
+    def read(self) -> list[tuple[int, int, int, str, str]]:
+        """Process, address, size in bytes, path and build id of each new mapping."""
+
+
+class Notice(NamedTuple):
+    """An executable mapping of ``size`` bytes, ordered by it."""
+
+    size: int
+    pid: int
+    start: int
+    path: str
+
+
+class Notices:
+    """The mappings of these processes (of all, if none is named) that were not looked at yet.
+
+    ``take`` waits for one; it answers None when ``wake``, a descriptor, can be read. When notices
+    were lost, ``on_loss`` is called with their number.
+    """
+
+    def __init__(
+        self, watch: Watch, wake: int, pids: Sequence[int], on_loss: Callable[[int], None]
+    ) -> None:
+        self._watch = watch
+        self._pids = frozenset(pids)
+        self._on_loss = on_loss
+        self._lost = 0
+        self._pending: list[Notice] = []
+        self._wake = wake
+        self._poll = select.epoll()
+        for fd in (wake, *watch.fds):
+            self._poll.register(fd, select.EPOLLIN)
+
+    def close(self) -> None:
+        """Ends the waiting for good; the watch stays its owner's."""
+        self._poll.close()
+
+    def take(self) -> Notice | None:
+        """The smallest of all that have come."""
+        while True:
+            ready = self._poll.poll(0 if self._pending else None)
+            if any(fd == self._wake for fd, _events in ready):
+                return None
+            self._gather()
+            if self._pending:
+                return heapq.heappop(self._pending)
+
+    def _gather(self) -> None:
+        for pid, start, size, path, _build_id in self._watch.read():
+            if path.startswith("/") and (not self._pids or pid in self._pids):
+                heapq.heappush(self._pending, Notice(size, pid, start, path))
+        if self._watch.lost > self._lost:
+            missed, self._lost = self._watch.lost - self._lost, self._watch.lost
+            self._on_loss(missed)
+
+
+def online_processors() -> list[int]:
+    """The numbers of the processors that run, as the kernel counts them."""
+    text = Path("/sys/devices/system/cpu/online").read_text().strip()
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
