@@ -63,7 +63,8 @@ struct message_stream {
 struct run {
 	__u32 start;
 	__u32 end;
-	__u32 boundary; /* a message begins with it */
+	__u16 boundary; /* a message begins with it */
+	__u16 cut;	/* the message it ends in goes on, and no more of it is kept */
 };
 
 struct backend {
@@ -76,7 +77,7 @@ struct backend {
 	__u32 at;
 	__u32 length;
 	__u32 runs;
-	__u8 barrier;	  /* a message that is never kept lies behind the last run */
+	__u8 barrier;	  /* what lies behind the last run must not become part of it */
 	__u8 asked_plain; /* the client asked for encryption: one byte answers, which is no message */
 	__u8 late;
 	__u8 _padding;
@@ -193,7 +194,7 @@ static __always_inline void keep_run(struct backend *backend, __u32 start, __u32
 			return;
 		}
 	}
-	if (count >= RUNS) { /* only behind passwords */
+	if (count >= RUNS) { /* only behind passwords and what was cut */
 		count_lost_bytes(ring_full_records, ring_full_bytes, end - start);
 		return;
 	}
@@ -201,6 +202,7 @@ static __always_inline void keep_run(struct backend *backend, __u32 start, __u32
 	run->start = start;
 	run->end = end;
 	run->boundary = boundary;
+	run->cut = 0;
 	backend->runs = count + 1;
 	backend->barrier = 0;
 }
@@ -211,15 +213,16 @@ static __always_inline void keep_some(struct backend *backend, struct message_st
 	__u32 room = limit > stream->kept ? limit - stream->kept : 0;
 	__u32 kept = length < room ? length : room;
 
-	if (kept < length) {
-		if (!stream->cut)
-			count_lost_bytes(truncated_calls, truncated_bytes, stream->left - kept);
-		stream->cut = 1;
-	}
-	if (!kept)
+	if (stream->cut)
 		return;
 	keep_run(backend, start, start + kept, 0);
 	stream->kept += kept;
+	if (kept < length) {
+		count_lost_bytes(truncated_calls, truncated_bytes, stream->left - kept);
+		stream->cut = 1;
+		get_run(backend, backend->runs - 1)->cut = 1;
+		backend->barrier = 1;
+	}
 }
 
 /* The header of a message is complete: what is it, how long is it? Nothing it can be: we are out of step. */
@@ -407,11 +410,13 @@ __attribute__((noinline)) int send_run(__u32 number)
 	for (i = 0; i < 8; i++) {
 		__u32 length;
 
-		if (start >= end)
+		if (start > end || (i && start == end))
 			break;
 		length = end - start;
 		if (length > EC_PIECE_MAXIMUM)
 			length = EC_PIECE_MAXIMUM;
+		else if (run->cut)
+			flags |= EC_FLAG_TRUNCATED;
 		send_piece(backend, wanted, direction, backend->buffer + start, length, stream->kept_offset, flags);
 		stream->kept_offset += length;
 		start += length;

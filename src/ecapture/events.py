@@ -247,7 +247,8 @@ class Served(msgspec.Struct, frozen=True, gc=False, tag="served"):
     Rows, passwords and what goes beyond a limit are not among what is kept. ``kept_offset`` counts
     what was kept of this direction before: a gap is a loss. ``length`` is how much this run should
     have; ``payload`` is empty where ``missing`` says why ("unreadable"). ``boundary``: a message
-    begins with the first byte, and what was begun before has no more bytes. ``client`` is
+    begins with the first byte, and what was begun before has no more bytes; ``cut``: the message
+    that it ends in goes on, and no more of it was kept. ``client`` is
     address:port or "local"; where it is empty, ``no_client`` says why. ``late``: the session is
     older than the capture. ``session_ns`` is when its process was first seen.
     """
@@ -267,6 +268,7 @@ class Served(msgspec.Struct, frozen=True, gc=False, tag="served"):
     boundary: bool = False
     late: bool = False
     missing: str = ""
+    cut: bool = False
 
 
 class SessionFacts(msgspec.Struct, frozen=True):

@@ -191,6 +191,7 @@ class Decoder:
             flags & Flag.BOUNDARY != 0,
             late != 0,
             missing,
+            flags & Flag.TRUNCATED != 0,
         )
 
     def _secret(self, batch: bytes, at: int) -> Secret:

@@ -128,10 +128,12 @@ class Who:
         """A name or a message in the client's encoding."""
         return raw.decode(self._codec, "backslashreplace")
 
-    def prepared(self, text: bytes, length: int, types: tuple[int, ...] = ()) -> Prepared:
+    def prepared(
+        self, text: bytes, length: int, types: tuple[int, ...] = (), *, cut: bool = False
+    ) -> Prepared:
         """The text of a statement, of which there were ``length`` bytes."""
         kept = text[: self._limit]
-        missing = "truncated" if len(kept) < length else ""
+        missing = "truncated" if cut or len(kept) < length else ""
         try:
             shown = kept.decode(self._codec)
         except UnicodeDecodeError as error:

@@ -81,7 +81,7 @@ class Session:
             if event.missing:
                 return
         handlers = self._ASKED if direction == "read" else self._ANSWERED
-        for message in reader.feed(event.payload, boundary=event.boundary):
+        for message in reader.feed(event.payload, boundary=event.boundary, cut=event.cut):
             handler = handlers.get(message.kind)
             if handler is not None:
                 # a message that is not as it should be tells nothing
@@ -117,7 +117,7 @@ class Session:
 
     def _parse(self, message: Message, time_ns: int, out: list[Statement]) -> None:
         parse = postgres.read_parse(message)
-        prepared = self._who.prepared(parse.text, parse.length, parse.types)
+        prepared = self._who.prepared(parse.text, parse.length, parse.types, cut=parse.cut)
         name = self._who.text(parse.name)
         self._enqueue(Request("parse", time_ns, name, "", prepared), out)
 

@@ -2,8 +2,8 @@
 """PostgreSQL's protocol, version 3: bytes to messages, and what messages say.
 
 ``MessageReader`` takes one direction in runs of bytes. A run may begin in the middle of the message
-before, or with ``boundary`` at a new one: then the message before has no more bytes, because what
-came of it was cut. A message that was cut tells its full length all the same.
+before, or with ``boundary`` at a new one. A run that is ``cut`` ends in the middle of a message of
+which no more was kept; it tells its full length all the same.
 
 Joined late: everything is skipped up to the first run that has ``boundary``. Missing bytes:
 ``forget``, and go on with the next ``boundary``. Whatever does not fit is a ProtocolError in the
@@ -42,8 +42,8 @@ class MessageReader:
         self._waiting = b""
         self._lost = True  # until the first boundary
 
-    def feed(self, data: bytes, *, boundary: bool) -> list[Message]:
-        """The messages that these bytes complete."""
+    def feed(self, data: bytes, *, boundary: bool, cut: bool = False) -> list[Message]:
+        """The messages that these bytes complete; with ``cut`` also that which goes on."""
         found: list[Message] = []
         if boundary:
             if self._waiting:
@@ -72,6 +72,9 @@ class MessageReader:
         rest = data[at:] if at else data
         # what exceeds the limit is not waited for: the message ends at the next boundary
         self._waiting = rest[: self._limit] if len(rest) > self._limit else rest
+        if cut and self._waiting:
+            self._cut(found)
+            self._lost = True
         return found
 
     def forget(self) -> None:
@@ -148,12 +151,13 @@ def read_startup(body: bytes) -> Startup:
 
 
 class Parse(NamedTuple):
-    """``text`` may be cut; ``length`` is that of the whole, 0 if not known. ``types`` are OIDs."""
+    """``length`` is that of the whole text; 0 if it was ``cut``. ``types`` are OIDs."""
 
     name: bytes
     text: bytes
     length: int
     types: tuple[int, ...]
+    cut: bool = False
 
 
 def read_parse(message: Message) -> Parse:
@@ -163,8 +167,8 @@ def read_parse(message: Message) -> Parse:
     if len(message.body) < message.length:
         text = message.body[cursor.at :]
         if b"\0" not in text:
-            # behind it come its end and a count of types, which are hardly ever given with it
-            return Parse(name, text, message.length - cursor.at - 3, ())
+            # Behind it come types, and how many is not known.
+            return Parse(name, text, 0, (), cut=True)
     text = cursor.text()
     try:
         types = tuple(cursor.number(4) & 0xFFFFFFFF for _ in range(cursor.count()))

@@ -144,15 +144,19 @@ def _interval(raw: bytes) -> str:
     microseconds, days, months = struct.unpack(">qii", raw)
     parts = []
     years = int(months / 12)  # towards zero, as the server does
+    negative = False  # the part before: then a positive one has its sign, too
     for count, unit in ((years, "year"), (months - years * 12, "mon"), (days, "day")):
         if count:
-            parts.append(f"{count} {unit}{'' if count == 1 else 's'}")
+            sign = "+" if negative and count > 0 else ""
+            parts.append(f"{sign}{count} {unit}{'' if count == 1 else 's'}")
+            negative = count < 0
     if microseconds or not parts:
         seconds, rest = divmod(abs(microseconds), _MICROSECONDS)
         shown = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
         if rest:
             shown = _fraction(f"{shown}.{rest:06}")
-        parts.append(f"-{shown}" if microseconds < 0 else shown)
+        sign = "-" if microseconds < 0 else "+" if negative else ""
+        parts.append(sign + shown)
     return " ".join(parts)
 
 

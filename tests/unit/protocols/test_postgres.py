@@ -43,6 +43,16 @@ def test_a_message_that_was_cut_tells_its_length() -> None:
     assert reader.feed(STREAM, boundary=True) == [Message(ord("Q"), b"a" * 95, 500), *PARSED]
 
 
+def test_a_message_that_is_cut_is_told_at_once() -> None:
+    reader = MessageReader(1000)
+    long = message("Q", b"a" * 500)
+    assert reader.feed(long[:50], boundary=True) == []
+    assert reader.feed(long[50:100], boundary=False, cut=True) == [
+        Message(ord("Q"), b"a" * 95, 500)
+    ]
+    assert reader.feed(STREAM, boundary=True) == PARSED
+
+
 def test_missing_bytes_cost_the_message_and_no_more() -> None:
     reader = MessageReader(1000)
     assert reader.feed(QUERY[:7], boundary=True) == []
@@ -90,9 +100,9 @@ def test_bind_that_was_cut_keeps_what_is_there() -> None:
 def test_parse_that_was_cut_tells_the_length_of_its_text() -> None:
     raw = parse("n", "SELECT 1")
     whole = Message(ord("P"), raw[5:], len(raw) - 5)
-    assert postgres.read_parse(whole) == (b"n", b"SELECT 1", 8, ())
+    assert postgres.read_parse(whole) == (b"n", b"SELECT 1", 8, (), False)
     cut = Message(ord("P"), raw[5:11], len(raw) - 5)
-    assert postgres.read_parse(cut) == (b"n", b"SELE", 8, ())
+    assert postgres.read_parse(cut) == (b"n", b"SELE", 0, (), True)
 
 
 @pytest.mark.parametrize("body", [b"", b"name", b"a\0text"])

@@ -44,6 +44,8 @@ def shown(raw: bytes, oid: int) -> str:
         (1186, struct.pack(">qii", 1_500_000, 2, 14), "1 year 2 mons 2 days 00:00:01.5"),
         (1186, struct.pack(">qii", -3_600_000_000, 0, 0), "-01:00:00"),
         (1186, struct.pack(">qii", 0, 0, 0), "00:00:00"),
+        (1186, struct.pack(">qii", 1_000_000, -2, 0), "-2 days +00:00:01"),
+        (1186, struct.pack(">qii", 0, 3, -13), "-1 years -1 mons +3 days"),
         (1700, struct.pack(">HhHHHH", 2, 0, 0, 2, 12, 3400), "12.34"),
         (1700, struct.pack(">HhHHH", 1, 1, 0x4000, 0, 5), "-50000"),
         (1700, struct.pack(">HhHHH", 1, -1, 0, 4, 1), "0.0001"),

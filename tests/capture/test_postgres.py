@@ -1,0 +1,601 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What PostgreSQL servers are asked: exactly that, once, with who, how it ended, and how long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import asyncpg
+import jsonschema
+import psycopg
+import pytest
+from asked import Asked, by_session, told
+from harness import CAPTURES, DEADLINE, run_ecapture, wait_until
+from postgres_servers import VERSIONS, PostgresServer, distribution, of_version, running
+from programs import postgres_crowd as crowd
+from servers import make_certificate
+
+pytestmark = [CAPTURES, pytest.mark.needs("program:psql")]
+SCHEMA = Path(__file__).parents[2] / "docs" / "reference" / "jsonl.schema.json"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The distribution's server, with TLS."""
+    certificate = make_certificate(tmp_path_factory.mktemp("certificate"))
+    with running(distribution(), certificate=certificate) as found:
+        with found.connect() as session:
+            session.execute("CREATE ROLE locked LOGIN PASSWORD 'open sesame'")
+            session.execute('CREATE ROLE "a b" LOGIN')
+            session.execute('CREATE DATABASE "c d"')
+        yield found
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Iterator[Callable[..., Asked]]:
+    """``asked("--pid", "1", ...)`` starts ``ecapture postgres -m jsonl`` and waits for it."""
+    with ExitStack() as stack:
+        yield lambda *options, **how: stack.enter_context(Asked(tmp_path, *options, **how))
+
+
+def run(*command: object, **how: object) -> subprocess.CompletedProcess[str]:
+    """Runs a client to its end."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE,
+        check=False,
+        **how,
+    )
+    assert "could not connect" not in done.stderr, done.stderr
+    return done
+
+
+SCRIPT = r"""
+create table t(a int, b text);
+insert into t values (1,'x'),(2,'y');
+copy t from stdin;
+3	z
+\.
+copy t to stdout;
+select * from nope;
+begin; declare c cursor for select * from t; fetch 2 from c; fetch 9 from c; commit;
+prepare p(int) as select * from t where a=$1; execute p(3);
+set application_name = 'two';
+select 1\; select 2\; update t set b='';
+-- nothing
+
+select 'a
+b';
+set client_encoding = 'LATIN1';
+select 'é';
+\lo_unlink 4242
+drop table t;
+"""
+SAID = [
+    ("connect", "", "", None, "psql"),
+    ("query", "create table t(a int, b text);", "CREATE TABLE", None, "psql"),
+    ("query", "insert into t values (1,'x'),(2,'y');", "INSERT 0 2", 2, "psql"),
+    ("query", "copy t from stdin;", "COPY 1", 1, "psql"),
+    ("query", "copy t to stdout;", "COPY 3", 3, "psql"),
+    ("query", "select * from nope;", "", None, "psql"),
+    ("query", "begin;", "BEGIN", None, "psql"),
+    ("query", "declare c cursor for select * from t;", "DECLARE CURSOR", None, "psql"),
+    ("query", "fetch 2 from c;", "FETCH 2", 2, "psql"),
+    ("query", "fetch 9 from c;", "FETCH 1", 1, "psql"),
+    ("query", "commit;", "COMMIT", None, "psql"),
+    ("query", "prepare p(int) as select * from t where a=$1;", "PREPARE", None, "psql"),
+    ("query", "execute p(3);", "SELECT 1", 1, "psql"),
+    ("query", "set application_name = 'two';", "SET", None, "two"),
+    ("query", "select 1; select 2; update t set b='';", "SELECT 1; SELECT 1; UPDATE 3", 5, "two"),
+    ("query", "select 'a\nb';", "SELECT 1", 1, "two"),
+    ("query", "set client_encoding = 'LATIN1';", "SET", None, "two"),
+    ("query", "select 'Ã©';", "SELECT 1", 1, "two"),
+    ("query", "BEGIN", "BEGIN", None, "two"),
+    ("call", "", "", None, "two"),
+    ("query", "ROLLBACK", "ROLLBACK", None, "two"),
+    ("query", "drop table t;", "DROP TABLE", None, "two"),
+    ("disconnect", "", "", None, "two"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1", "socket"])
+def test_a_session_of_psql(asked, server, where):
+    captured = asked()
+    host = str(server.folder) if where == "socket" else where
+    run(*server.psql(host=host, sslmode="disable"), input=SCRIPT)
+    captured.wait_for(1, kind="disconnect")
+    statements = captured.statements()
+    # before its first call of a function psql asks for the numbers of such functions
+    statements = [one for one in statements if not one["text"].startswith("select proname")]
+    names = ("kind", "text", "tag", "rows", "application")
+    assert told(statements, *names) == SAID
+    assert {one["user"] for one in statements} == {"admin"}
+    assert {one["database"] for one in statements} == {"postgres"}
+    (client,) = {one["client"] for one in statements}
+    assert client == "local" if where == "socket" else client.startswith("127.0.0.1:")
+    failed = [(one["text"], one["error"], one["message"]) for one in statements if one["error"]]
+    assert failed == [
+        ("select * from nope;", "42P01", 'relation "nope" does not exist'),
+        ("", "42704", "large object 4242 does not exist"),
+    ]
+    assert told(statements, "name")[19] == "964"  # lo_unlink
+    ends = [one["time_ns"] for one in statements]
+    assert ends == sorted(ends)
+    assert all(
+        0 < one["duration_ns"] == one["time_ns"] - one["started_ns"] < DEADLINE * 1e9
+        for one in statements
+    )
+    schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    for one in statements:
+        schema.validate(one)
+
+
+def test_prepared_statements_and_parameters(asked, server):
+    captured = asked()
+    with server.connect() as session:
+        for number in range(3):
+            session.execute("SELECT %s::int, %s", (number, None), prepare=True)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            session.execute("SELECT 1/%s::int", (0,))
+        with pytest.raises(psycopg.errors.SyntaxError):
+            session.execute("SELEC %s", ("é",))
+        with session.transaction(), session.cursor("portion") as cursor:
+            cursor.execute("SELECT generate_series(1, %s)", (5,))
+            assert len(cursor.fetchmany(2)) == 2
+    captured.wait_for(1, kind="disconnect")
+    statements = captured.statements()
+    names = ("kind", "name", "text", "parameters", "rows", "error")
+    assert [one for one in told(statements, *names) if one[0] not in ("connect", "disconnect")] == [
+        ("prepare", "_pg3_0", "SELECT $1::int, $2", [], None, ""),
+        ("execute", "_pg3_0", "SELECT $1::int, $2", ["0", None], 1, ""),
+        ("execute", "_pg3_0", "SELECT $1::int, $2", ["1", None], 1, ""),
+        ("execute", "_pg3_0", "SELECT $1::int, $2", ["2", None], 1, ""),
+        ("execute", "", "SELECT 1/$1::int", ["0"], None, "22012"),
+        ("execute", "", "SELEC $1", ["é"], None, "42601"),
+        ("query", "", "BEGIN", [], None, ""),
+        *cursors(statements),
+        ("query", "", "COMMIT", [], None, ""),
+    ]
+
+
+def cursors(statements):
+    """A cursor of psycopg's is declared, described, fetched from and closed."""
+    texts = [
+        'DECLARE "portion" CURSOR FOR SELECT generate_series(1, $1)',
+        'FETCH FORWARD 2 FROM "portion"',
+        'CLOSE "portion"',
+    ]
+    found = [one for one in statements if "portion" in one["text"]]
+    assert [one["text"] for one in found if one["text"] in texts] == texts
+    assert told(found, "parameters")[0] == ["5"]
+    return told(found, "kind", "name", "text", "parameters", "rows", "error")
+
+
+def test_a_pipeline_in_which_one_fails(asked, server):
+    captured = asked()
+    with server.connect() as session:
+        pipelined = pytest.raises(psycopg.errors.DivisionByZero)
+        with pipelined, session.pipeline():
+            for number in (1, 0, 2):
+                session.execute("SELECT 6/%s::int", (number,))
+    captured.wait_for(1, kind="disconnect")
+    found = captured.statements(kind="execute")
+    assert told(found, "parameters", "outcome", "error") == [
+        (["1"], "ok", ""),
+        (["0"], "error", "22012"),
+        (["2"], "unknown", ""),
+    ]
+    assert all("pipelined" in one["marks"] for one in found)
+    assert "skipped" in found[2]["marks"]
+
+
+VALUES = [
+    ("int2", -3), ("int4", 1 << 30), ("int8", -(1 << 60)), ("oid", 4_000_000_000),
+    ("bool", True), ("float4", 0.25), ("float8", -1.5e-9), ("text", "é'\\"), ("varchar", ""),
+    ("bytea", b"\x00\xff"), ("json", '{"a": [1]}'), ("jsonb", '{"a": 1}'),
+    ("uuid", "7d444840-9dc0-11d1-b245-5ffdce74fad2"), ("inet", "10.0.0.1"), ("cidr", "10.0.0.0/8"),
+    ("numeric", "-12345.678900"), ("numeric", "0.00001"), ("numeric", "1e30"), ("numeric", "NaN"),
+    ("int4[]", [[1, 2], [3, 4]]), ("text[]", ["a b", 'q"', None, "", "null"]),
+]  # fmt: skip
+TIMES = [
+    ("date", "1999-12-31"), ("time", "23:59:59.25"), ("timestamp", "2024-02-29 01:02:03.000004"),
+    ("timestamptz", "1970-01-01 00:00:00+00"), ("interval", "1 year 3 days 04:05:06.7"),
+    ("interval", "-1 day -00:00:00.5"), ("timetz", "01:02:03+05:30"),
+]  # fmt: skip
+
+
+def test_binary_parameters_read_as_the_server_would_show_them(asked, server):
+    captured = asked()
+
+    async def talk():
+        session = await asyncpg.connect(
+            host="127.0.0.1", port=server.port, user="admin", database="postgres", ssl=False
+        )
+        shown = [
+            await session.fetchval(f"SELECT format('%s', $1::{kind})", v) for kind, v in VALUES
+        ]
+        for kind, text in TIMES:
+            value = await session.fetchval(f"SELECT '{text}'::{kind}")
+            shown.append(await session.fetchval(f"SELECT format('%s', $1::{kind})", value))
+        await session.close()
+        return shown
+
+    shown = asyncio.run(talk())
+    captured.wait_for(1, kind="disconnect")
+    executed = [one for one in captured.statements(kind="execute") if "format(" in one["text"]]
+    kinds = [kind for kind, _value in VALUES + TIMES]
+    assert [(one["text"], one["parameters"][0]) for one in executed] == [
+        (f"SELECT format('%s', $1::{kind})", text) for kind, text in zip(kinds, shown, strict=True)
+    ]
+
+
+def test_texts_up_to_the_limit_are_whole(asked, server):
+    whole, over = "SELECT '" + "é" * 30_000 + "'", "SELECT '" + "x" * 70_000 + "'"
+    captured = asked()
+    with server.connect() as session:
+        session.execute(whole)
+        session.execute(whole + " || %s", ("p" * 60_000,))
+        session.execute(over)
+        session.execute(over + " || %s", ("p",))
+        session.execute("SELECT 1")
+    captured.wait_for(1, kind="disconnect")
+    found = captured.statements(server="postgresql")[1:-1]
+    size = len(over)
+    assert told(found, "text", "length", "missing") == [
+        (whole, 60_009, ""),
+        (whole + " || $1", 60_015, ""),
+        (over[:65_536], size, "truncated"),
+        (over[:65_536], 0, "truncated"),
+        ("SELECT 1", 8, ""),
+    ]
+    assert found[1]["parameters"] == ["p" * 60_000]
+    assert found[3]["parameters"] == ["p"]
+    assert captured.summary["truncated"] == 2
+
+
+def test_the_limit_is_an_option(asked, server):
+    captured = asked("--truncate", "20")
+    with server.connect() as session:
+        session.execute("SELECT 'é', 1, 22222222")
+    captured.wait_for(1, kind="disconnect")
+    (found,) = captured.statements(kind="query")
+    assert (found["text"], found["length"]) == ("SELECT 'é', 1, 2222", 24)
+
+
+def test_large_results_and_copies_are_counted_and_not_carried(asked, server):
+    captured = asked()
+    with server.connect() as session:
+        rows = session.execute("SELECT repeat('r', 100) FROM generate_series(1, 50000)").fetchall()
+        assert len(rows) == 50_000
+        session.execute("CREATE TEMP TABLE big(a text)")
+        with session.cursor().copy("COPY big FROM STDIN") as copy:
+            for _ in range(2000):
+                copy.write("c" * 999 + "\n")
+    captured.wait_for(1, kind="disconnect")
+    found = captured.statements(server="postgresql")[1:-1]
+    assert told(found, "tag", "rows") == [
+        ("SELECT 50000", 50_000),
+        ("CREATE TABLE", None),
+        ("COPY 2000", 2000),
+    ]
+    assert captured.summary["bytes"] < 100_000
+
+
+def test_sessions_that_were_there_before(asked, server):
+    with ExitStack() as stack:
+        plain = stack.enter_context(server.connect(application_name="first"))
+        secret = stack.enter_context(server.connect(sslmode="require", user="a b", dbname="c d"))
+        local = stack.enter_context(server.connect(host=str(server.folder)))
+        for session in (plain, secret, local):
+            session.execute("SELECT %s", ("before",), prepare=True)
+        captured = asked()
+        for number in range(3):
+            for session in (plain, secret, local):
+                session.execute(f"SELECT 'now {number}'")
+        plain.execute("SELECT %s", ("again",), prepare=True)
+        captured.wait_for(10, server="postgresql")
+        pids = [session.info.backend_pid for session in (plain, secret, local)]
+    captured.wait_for(3, kind="disconnect")
+    statements = captured.statements()
+    sessions = by_session(statements, lambda one: one["session"])
+    names = [("admin", "postgres"), ("a b", "c d"), ("admin", "postgres")]
+    for pid, (user, database) in zip(pids, names, strict=True):
+        found = sessions[pid]
+        assert told(found, "text")[:3] == [f"SELECT 'now {number}'" for number in range(3)]
+        assert {(one["user"], one["database"], one["no_identity"]) for one in found} == {
+            (user, database, "")
+        }
+        assert found[-1]["kind"] == "disconnect"
+        assert found[-1]["duration_ns"] is None
+        assert all(one["duration_ns"] > 0 for one in found[:-1])
+    again = sessions[pids[0]][3]
+    assert (again["kind"], again["name"], again["text"], again["missing"]) == (
+        "execute", "_pg3_0", "", "unseen",
+    )  # fmt: skip
+    assert again["parameters"] == ["again"]
+    assert {one["application"] for one in sessions[pids[0]]} == {"first"}
+    assert {one["client"] for one in sessions[pids[2]]} == {"local"}
+    assert told(statements, "kind").count("connect") == 0
+
+
+def test_the_postmasters_process_stands_for_all_its_sessions(asked, server):
+    with running(distribution()) as other, server.connect() as before, other.connect() as stranger:
+        captured = asked("--pid", server.pid)
+        before.execute("SELECT 'before'")
+        stranger.execute("SELECT 'stranger'")
+        with server.connect() as after, other.connect() as second_stranger:
+            second_stranger.execute("SELECT 'stranger'")
+            after.execute("SELECT 'after'")
+        captured.wait_for(1, kind="disconnect")
+        statements = captured.statements()
+    assert told(statements, "kind", "text") == [
+        ("query", "SELECT 'before'"),
+        ("connect", ""),
+        ("query", "SELECT 'after'"),
+        ("disconnect", ""),
+    ]
+
+
+def test_one_session_by_its_process(asked, server):
+    with server.connect() as one, server.connect() as other:
+        captured = asked("--pid", one.info.backend_pid)
+        other.execute("SELECT 'other'")
+        one.execute("SELECT 'one'")
+        captured.wait_for(1, kind="query")
+        assert told(captured.statements(), "text") == ["SELECT 'one'"]
+
+
+def test_log_ins(asked, server, tmp_path):
+    """Over TLS, with a password in plaintext inside; it is nowhere in what was recorded."""
+    captured = asked()
+    recorded = asked(mode="record")
+    how = {"user": "locked", "sslmode": "require", "application_name": "opener"}
+    server.connect(password="open sesame", **how).close()
+    for changes, code in (
+        (how | {"password": "open barley"}, "28P01"),
+        ({"dbname": "missing"}, "3D000"),
+        ({"user": "nobody"}, "28000"),
+    ):
+        with pytest.raises(psycopg.OperationalError):
+            server.connect(**changes)
+        captured.wait_for(1, error=code)
+    captured.wait_for(1, kind="disconnect")
+    statements = captured.statements()
+    assert told(statements, "kind", "outcome", "error", "user", "database") == [
+        ("connect", "ok", "", "locked", "postgres"),
+        ("disconnect", "ok", "", "locked", "postgres"),
+        ("connect", "error", "28P01", "locked", "postgres"),
+        ("connect", "error", "3D000", "admin", "missing"),
+        ("connect", "error", "28000", "nobody", "postgres"),
+    ]
+    assert {one["application"] for one in statements[:3]} == {"opener"}
+    recorded.finish()
+    content = Path(recorded.path).read_bytes()
+    assert b"opener" in content
+    assert b"open sesame" not in content
+    assert b"open barley" not in content
+
+
+def test_sessions_that_end_otherwise(asked, server):
+    captured = asked()
+    with server.connect() as session, server.connect() as killer:
+        pid = session.info.backend_pid
+        killer.execute("SELECT pg_terminate_backend(%s::int)", (pid,))
+        captured.wait_for(1, kind="disconnect", session=pid)
+        waiting = server.connect()
+        run("kill", "-STOP", waiting.info.backend_pid)
+        waiting.pgconn.send_query(b"SELECT 'never answered'")
+        run("kill", "-CONT", waiting.info.backend_pid)
+        captured.wait_for(1, kind="connect", session=waiting.info.backend_pid)
+        waiting.close()
+        sleeping = server.connect()
+        sleeping.pgconn.send_query(b"SELECT pg_sleep(600)")
+        server_sees(killer, "SELECT pg_sleep(600)")
+        captured.finish()
+        sleeping.cancel()
+        sleeping.close()
+    (ended,) = captured.so_far(kind="disconnect", session=pid)
+    assert (ended["outcome"], ended["error"]) == ("error", "57P01")
+    (unanswered,) = captured.so_far(text="SELECT pg_sleep(600)")
+    assert (unanswered["outcome"], unanswered["duration_ns"]) == ("unknown", None)
+
+
+def server_sees(session: psycopg.Connection, text: str) -> None:
+    """Returns when the server is busy with a statement."""
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE query = %s AND state = 'active'"
+    wait_until(lambda: session.execute(busy, (text,)).fetchone() == (1,), text)
+
+
+def test_every_way_of_pgbench(asked, server):
+    bench = server.programs.binaries / "pgbench"
+    where = ["-h", "127.0.0.1", "-p", str(server.port), "-U", "admin"]
+    environment = {"PATH": "/usr/bin:/bin", "PGSSLMODE": "disable", "PGDATABASE": "postgres"}
+    made = run(bench, "-i", "-q", "-s", "1", *where, env=environment)
+    assert made.returncode == 0, made.stderr
+    captured = asked()
+    for mode in ("simple", "extended", "prepared"):
+        words = ["-n", "-S", "-c", "4", "-j", "2", "-t", "50", "-M", mode]
+        done = run(bench, *words, *where, env=environment | {"PGAPPNAME": mode})
+        assert "number of transactions actually processed: 200/200" in done.stdout
+    captured.wait_for(15, kind="disconnect")  # pgbench has one more session of its own
+    statements = captured.statements()
+    for mode, kind in (("simple", "query"), ("extended", "execute"), ("prepared", "execute")):
+        found = [one for one in statements if one["application"] == mode and one["kind"] == kind]
+        selects = [one for one in found if one["text"].startswith("SELECT abalance")]
+        assert len(selects) == 200
+        assert {(one["rows"], one["outcome"], one["tag"]) for one in selects} == {
+            (1, "ok", "SELECT 1")
+        }
+        if mode == "simple":
+            assert len({one["text"] for one in selects}) > 100
+        else:
+            (text,) = {one["text"] for one in selects}
+            assert text == "SELECT abalance FROM pgbench_accounts WHERE aid = $1;"
+            assert all(one["parameters"][0].isdecimal() for one in selects)
+        names = {one["name"] for one in selects}
+        assert (names == {""}) is (mode != "prepared")
+    prepared = [one for one in statements if one["kind"] == "prepare"]
+    assert {one["text"] for one in prepared} == {text}
+    assert len(prepared) == 4
+
+
+def test_thirty_two_sessions_at_once(asked, server):
+    with server.connect() as owner:
+        for name in ("d0", "d1"):
+            owner.execute(f"CREATE DATABASE {name}")
+        for number in range(crowd.SESSIONS):
+            owner.execute(f"CREATE ROLE u{number} LOGIN")
+    captured = asked()
+    run(sys.executable, crowd.__file__, server.port, server.programs.binaries)
+    sessions = sum(2 if crowd.way(n) == "pgbench" else 1 for n in range(crowd.SESSIONS))
+    captured.wait_for(sessions, kind="disconnect")  # pgbench has one more of its own
+    users = by_session(captured.statements(), lambda one: one["user"])
+    clients = set()
+    for number in range(crowd.SESSIONS):
+        found = [one for one in users[f"u{number}"] if one["text"].startswith(f"SELECT {number},")]
+        found = [one for one in found if one["kind"] != "prepare"]
+        assert [
+            (one["text"], one["parameters"], one["outcome"] == "error") for one in found
+        ] == crowd.said(number), (number, crowd.way(number))
+        assert {one["database"] for one in found} == {crowd.database(number)}
+        assert {one["error"] for one in found} <= {"", "22012"}
+        assert all(one["duration_ns"] > 0 and not one["missing"] for one in found)
+        assert len({(one["session"], one["client"]) for one in found}) == 1
+        clients.add(found[0]["client"])
+    assert len(clients) == crowd.SESSIONS
+
+
+@pytest.mark.parametrize(
+    "without",
+    ["uprobe_multi", "uprobe_multi,attach_cookie,bpf_loop", "btf"],
+)
+def test_as_on_older_kernels(asked, server, without):
+    with server.connect() as before:
+        captured = asked(env={"ECAPTURE_WITHOUT": without})
+        before.execute("SELECT 'before'")
+        with server.connect() as after:
+            after.execute("SELECT %s", ("after",))
+        captured.wait_for(1, kind="disconnect")
+        statements = captured.statements()
+    assert told(statements, "kind", "text", "parameters") == [
+        ("query", "SELECT 'before'", []),
+        ("connect", "", []),
+        ("execute", "SELECT $1", ["after"]),
+        ("disconnect", "", []),
+    ]
+    assert {one["user"] for one in statements} == {"admin"}
+    if without == "btf":
+        assert statements[0]["client"].startswith("127.0.0.1:")  # from the title of the process
+        assert "type information" in statements[1]["no_identity"]
+    else:
+        assert all(one["client"].startswith("127.0.0.1:") for one in statements)
+
+
+def test_every_major_version(asked, open_folder):
+    captured = asked()
+    for major in VERSIONS:
+        mark = f"version {major}"
+        folder = open_folder / f"postgres-{major}"
+        folder.mkdir(mode=0o755)
+        with running(of_version(major, folder)) as other:
+            with other.connect() as one:
+                one.execute(f"SET application_name = '{mark}'")
+                one.execute(f"SELECT 'simple {major}'")
+                one.execute("SELECT %s", (mark,))
+                with pytest.raises(psycopg.errors.UndefinedTable):
+                    one.execute("SELECT * FROM nope WHERE a = %s", (1,))
+            captured.wait_for(1, kind="disconnect", application=mark)
+    statements = captured.statements()
+    for major in VERSIONS:
+        mark = f"version {major}"
+        found = [one for one in statements if one["application"] == mark]
+        assert told(found, "kind", "text", "parameters", "tag", "error") == [
+            ("query", f"SET application_name = '{mark}'", [], "SET", ""),
+            ("query", f"SELECT 'simple {major}'", [], "SELECT 1", ""),
+            ("execute", "SELECT $1", [mark], "SELECT 1", ""),
+            ("execute", "SELECT * FROM nope WHERE a = $1", ["1"], "", "42P01"),
+            ("disconnect", "", [], "", ""),
+        ]
+        assert {(one["user"], one["database"]) for one in found} == {("admin", "postgres")}
+        assert all(one["client"].startswith("127.0.0.1:") for one in found)
+
+
+def test_latecomers_of_every_major_version(asked, open_folder):
+    """Names come from title and memory; where they stand in it differs between versions."""
+    for major in (min(VERSIONS), max(VERSIONS)):
+        folder = open_folder / f"late-{major}"
+        folder.mkdir(mode=0o755)
+        with running(of_version(major, folder), settings="cluster_name = 'a: b c'\n") as other:
+            with other.connect() as owner:
+                owner.execute('CREATE ROLE "x: y" LOGIN')
+            with other.connect(user="x: y", application_name="é") as session:
+                captured = asked()
+                session.execute("SELECT 'late'")
+                captured.wait_for(1, kind="query")
+            (found,) = captured.statements(kind="query")
+        assert (found["text"], found["user"], found["database"]) == (
+            "SELECT 'late'",
+            "x: y",
+            "postgres",
+        )
+        assert found["no_identity"] == ""
+
+
+def test_replayed_filtered_and_redacted(asked, server, tmp_path):
+    with server.connect() as before:
+        recorded, live = asked(mode="record"), asked()
+        before.execute("SELECT 'before'")
+        with server.connect(application_name="shop") as session:
+            session.execute("SELECT %s, 'literal', 7", ("secret",))
+            with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+                session.execute("SELECT 'secret'::int")
+        live.wait_for(1, kind="disconnect")
+        recorded.finish()
+        statements = live.statements()
+    shown = run_ecapture("replay", recorded.path, "-m", "jsonl")
+    again = [json.loads(line) for line in shown.stdout.splitlines()]
+    # Two captures see the same calls, each at its own moment.
+    for one in (*statements, *again):
+        for name in ("time", "time_ns", "started_ns", "session_ns", "duration_ns"):
+            one.pop(name)
+    assert again == statements
+    assert statements[0]["user"] == "admin"
+    chosen = run_ecapture("replay", recorded.path, "--filter", "error == 22P02", "--redact")
+    header, text, message = chosen.stdout.decode().splitlines()
+    assert " query user=admin database=postgres client=127.0.0.1:" in header
+    assert " application=shop " in header
+    assert " error=22P02 " in header
+    assert text == "SELECT ?::int"
+    assert message == "  error: invalid input syntax for type integer: ?"
+    everything = run_ecapture("replay", recorded.path, "--redact").stdout
+    assert b"secret" not in everything
+    assert b"SELECT $1, ?, ?\n  $1 = ?\n" in everything
+
+
+def test_what_is_refused(server):
+    refused = run_ecapture("postgres", "-m", "har")
+    assert refused.returncode == 2
+    assert b"has nothing to say of statements" in refused.stderr
+    refused = run_ecapture("postgres", "--postgres", "/bin/true")
+    assert refused.returncode == 4
+    assert b"secure_read" in refused.stderr
+
+
+def test_a_server_that_starts_later(asked):
+    captured = asked()
+    with running(distribution()) as later:
+        run(*later.psql(), "-c", "SELECT 'first words'")
+        captured.wait_for(1, text="SELECT 'first words'")
+    assert told(captured.statements(application="psql"), "kind") == [
+        "connect",
+        "query",
+        "disconnect",
+    ]
