@@ -24,7 +24,6 @@ bounded, and what a stranger sends can make packets late by ``told_patience`` at
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Set as AbstractSet
 from typing import Final, TypeVar
 
 import msgspec
@@ -53,29 +52,35 @@ _QUIC_PER_SECOND: Final = 200  # decrypting the beginning of one takes a good mi
 _SECOND_NS: Final = 1_000_000_000
 _CLIENT_HELLO, _SERVER_HELLO = 1, 2
 
-_NOTHING: Final[AbstractSet[str]] = frozenset()
-_MASTER: Final = frozenset({"CLIENT_RANDOM"})
-_EARLY: Final = frozenset({"CLIENT_EARLY_TRAFFIC_SECRET"})
-_TRAFFIC: Final = frozenset(
-    {
-        "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
-        "SERVER_HANDSHAKE_TRAFFIC_SECRET",
-        "CLIENT_TRAFFIC_SECRET_0",
-        "SERVER_TRAFFIC_SECRET_0",
-    }
-)
-
+# Sets of labels are numbers here: as many are kept as there may be connections.
+_OTHER: Final = 1
+_LABELS: Final = {
+    label: 2 << number
+    for number, label in enumerate(
+        (
+            "CLIENT_RANDOM",
+            "CLIENT_EARLY_TRAFFIC_SECRET",
+            "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
+            "SERVER_HANDSHAKE_TRAFFIC_SECRET",
+            "CLIENT_TRAFFIC_SECRET_0",
+            "SERVER_TRAFFIC_SECRET_0",
+        )
+    )
+}
+_MASTER: Final = _LABELS["CLIENT_RANDOM"]
+_EARLY: Final = _LABELS["CLIENT_EARLY_TRAFFIC_SECRET"]
+_TRAFFIC: Final = sum(_LABELS.values()) - _MASTER - _EARLY
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
 class _Waiting(msgspec.Struct):
-    """Blocks that wait, and what for. ``needed`` is empty if they only stand behind others."""
+    """Blocks that wait, and what for. ``needed`` is 0 if they only stand behind others."""
 
     blocks: bytes
     random: bytes = b""
-    needed: AbstractSet[str] = frozenset()
+    needed: int = 0
     since_ns: int = 0
 
 
@@ -104,8 +109,8 @@ class Held:
         # All four: insertion order is age.
         self._hellos: dict[tuple[bytes, bytes], bytes] = {}
         self._quic: dict[tuple[bytes, bytes, bytes], Crypto] = {}
-        self._told: dict[bytes, set[str]] = {}
-        self._given_up: dict[bytes, AbstractSet[str]] = {}
+        self._told: dict[bytes, int] = {}
+        self._given_up: dict[bytes, int] = {}
         self._quic_second, self._quic_count = 0, 0
 
     @property
@@ -152,7 +157,7 @@ class Held:
                 random, needed = self._server(source, destination, message[RECORD_HEADER:])
             else:
                 random, needed = self._datagram(source, destination, message)
-            if random and not needed <= self._told.get(random, _NOTHING):
+            if random and needed & ~self._told.get(random, 0):
                 self._hold(batch[begin:at])
                 begin = at
                 self._queue.append(_Waiting(b"", random, needed, self._now))
@@ -165,8 +170,9 @@ class Held:
         random = secret.client_random
         if not random or not secret.label:
             return
-        _bounded(self._told, random, set()).add(secret.label)
-        if secret.label in self._given_up.get(random, _NOTHING):
+        label = _LABELS.get(secret.label, _OTHER)
+        self._told[random] = _bounded(self._told, random, 0) | label
+        if label & self._given_up.get(random, 0):
             del self._given_up[random]
             self.late += 1
 
@@ -198,8 +204,8 @@ class Held:
             self._queue.append(_Waiting(blocks))
 
     def _ready(self, waiting: _Waiting) -> bool:
-        told = self._told.get(waiting.random, _NOTHING)
-        if waiting.needed <= told:
+        told = self._told.get(waiting.random, 0)
+        if not waiting.needed & ~told:
             return True
         patience = self._told_patience if told else self._patience
         if self._now - waiting.since_ns < patience:
@@ -208,21 +214,17 @@ class Held:
         return True
 
     def _give_up(self, waiting: _Waiting) -> None:
-        missing = waiting.needed - self._told.get(waiting.random, _NOTHING)
+        missing = waiting.needed & ~self._told.get(waiting.random, 0)
         _bounded(self._given_up, waiting.random, missing)
 
-    def _client(
-        self, source: bytes, destination: bytes, message: bytes
-    ) -> tuple[bytes, frozenset[str]]:
+    def _client(self, source: bytes, destination: bytes, message: bytes) -> tuple[bytes, int]:
         random = client_random(message)
         if random:
             self._hellos.pop((source, destination), None)
             _bounded(self._hellos, (source, destination), random)
         return (random, _EARLY) if offers_early_data(message) else (b"", _EARLY)
 
-    def _server(
-        self, source: bytes, destination: bytes, message: bytes
-    ) -> tuple[bytes, frozenset[str]]:
+    def _server(self, source: bytes, destination: bytes, message: bytes) -> tuple[bytes, int]:
         hello = server_hello(message)
         if hello is None:
             return b"", _TRAFFIC
@@ -230,9 +232,7 @@ class Held:
         random = self._hellos.get((destination, source), b"")
         return random, _TRAFFIC if hello.tls13 else _MASTER
 
-    def _datagram(
-        self, source: bytes, destination: bytes, datagram: bytes
-    ) -> tuple[bytes, frozenset[str]]:
+    def _datagram(self, source: bytes, destination: bytes, datagram: bytes) -> tuple[bytes, int]:
         random = self._hellos.get((destination, source), b"")
         if random:
             return random, _TRAFFIC
