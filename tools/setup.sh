@@ -11,7 +11,10 @@ if [ "$what" = test ]; then
 	# what not every release has
 	id=$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")
 	case "$id" in debian*) packages="$packages firefox-esr" ;; esac
-	case "$id" in "debian 12") packages="$packages libcurl3-nss" ;; esac
+	case "$id" in
+	"debian 12") packages="$packages libcurl3-nss libcurl3-gnutls" ;;
+	*) packages="$packages libcurl3t64-gnutls" ;;
+	esac
 	command -v node >/dev/null || packages="$packages nodejs"
 	command -v npm >/dev/null || packages="$packages npm"
 	if [ -x .venv/bin/python ]; then

@@ -26,7 +26,6 @@ from servers import (
     listens,
     make_certificate,
     running,
-    s_server,
     trusting,
 )
 
@@ -306,45 +305,6 @@ def test_a_launched_command_in_the_timeline_of_all(certificate, database, tmp_pa
     assert (exchange["type"], exchange["comm"]) == ("exchange", "tstclnt")
     assert (exchange["request"]["target"], exchange["response"]["status"]) == ("/of-nss", 200)
     assert labels(read_keys(ours)) == TLS_1_3
-
-
-CURL_NSS = "libcurl-nss.so.4"
-_CURL = """
-import ctypes, sys
-curl = ctypes.CDLL(sys.argv[1])
-curl.curl_easy_init.restype = ctypes.c_void_p
-easy = ctypes.c_void_p(curl.curl_easy_init())
-for option, value in ((10002, sys.argv[2].encode()), (64, 0), (81, 0)):
-    value = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_long(value)
-    assert curl.curl_easy_setopt(easy, option, value) == 0
-sys.exit(curl.curl_easy_perform(easy))
-"""
-"""Options: CURLOPT_URL, CURLOPT_SSL_VERIFYPEER, CURLOPT_SSL_VERIFYHOST."""
-
-
-@pytest.mark.skipif(
-    not Path(f"/usr/lib/{platform.machine()}-linux-gnu", CURL_NSS).exists(),
-    reason=f"needs {CURL_NSS}",
-)
-def test_curl_over_nss(certificate, tmp_path):
-    ours, theirs = tmp_path / "ours.log", tmp_path / "theirs.log"
-    with (
-        s_server(certificate, "-keylogfile", theirs, "-www") as (server, _said),
-        Captured(tmp_path, "-k", ours, probe="nss") as run,
-        running(
-            *(sys.executable, "-c", _CURL, CURL_NSS, f"https://localhost:{server.port}/"),
-            text=False,
-        ) as process,
-    ):
-        page = process.communicate(timeout=DEADLINE)[0]
-        assert process.returncode == 0
-        run.finish()
-    sent = joined(run.shown(pid=process.pid, direction="write"))
-    got = joined(run.shown(pid=process.pid, direction="read"))
-    assert sent.startswith(f"GET / HTTP/1.1\r\nHost: localhost:{server.port}\r\n".encode())
-    assert got.partition(b"\r\n\r\n")[2] == page
-    assert len(page) > 1000
-    assert set(read_keys(ours)) == set(read_keys(theirs))
 
 
 def test_targets_tell_how_it_was_found():
