@@ -430,8 +430,10 @@ class ElfFile(ForeignFile):
 
     # The full symbol table
 
-    def symtab(self, names: Iterable[str]) -> dict[str, Symbol]:
+    def symtab(self, names: Iterable[str], *, variables: bool = False) -> dict[str, Symbol]:
         """Return those of the functions that ``.symtab`` defines, hidden and local ones too.
+
+        With ``variables``, variables of these names instead.
 
         No loop runs over the symbols: the names are searched in the strings, and the places where
         they were found are searched in the column of name offsets. A damaged table is as good as
@@ -445,7 +447,7 @@ class ElfFile(ForeignFile):
             return {}
         try:
             places = self._places(strings, [(name, os.fsencode(name) + b"\0") for name in names])
-            return self._rows_named(table, places) if places else {}
+            return self._rows_named(table, places, _kind(variables)) if places else {}
         except NotExecutable:
             return {}
 
@@ -464,7 +466,9 @@ class ElfFile(ForeignFile):
                     at = block.find(wanted, at + 1)
         return places
 
-    def _rows_named(self, table: Section, places: dict[int, str]) -> dict[str, Symbol]:
+    def _rows_named(
+        self, table: Section, places: dict[int, str], wanted_kind: int
+    ) -> dict[str, Symbol]:
         best: dict[str, _Candidate] = {}
         wanted = set(places)
         rows = 0
@@ -478,7 +482,7 @@ class ElfFile(ForeignFile):
                     rows += 1
                     if rows > _MAX_ROWS:
                         self.refuse("a symbol table that repeats symbols without end")
-                    found = _candidate(block, row, places[at])
+                    found = _candidate(block, row, places[at], wanted_kind)
                     name = places[at]
                     if found and (name not in best or found.rank < best[name].rank):
                         best[name] = found
@@ -531,9 +535,13 @@ def _positions(column: Sequence[int], value: int) -> Iterator[int]:
         yield at
 
 
-def _candidate(block: bytes, row: int, name: str) -> _Candidate | None:
+def _kind(variable: bool) -> int:  # noqa: FBT001 - one word for one bit
+    return _STT_OBJECT if variable else _STT_FUNC
+
+
+def _candidate(block: bytes, row: int, name: str, wanted_kind: int) -> _Candidate | None:
     _, kind, _, section, address, size = _SYMBOL.unpack_from(block, row * _SYMBOL.size)
-    if kind & 15 != _STT_FUNC or not section or not address:
+    if kind & 15 != wanted_kind or not section or not address:
         return None
     return _Candidate(int(kind >> 4 == _STB_LOCAL), Symbol(name, address, size))
 
