@@ -16,7 +16,7 @@ enum ec_constants {
 	EC_COMM_LENGTH = 16,	   /* TASK_COMM_LEN */
 	EC_ADDRESS_LENGTH = 16,	   /* an IPv6 address; IPv4 uses the first four bytes */
 	EC_PIECE_MAXIMUM = 16384,  /* payload of one record: the plaintext of a whole TLS record (RFC 8446, 5.1) */
-	EC_HOOKS_MAXIMUM = 64,	   /* rows in the table of hooks; the attach cookie is the index */
+	EC_HOOKS_MAXIMUM = 128,   /* rows in the table of hooks; the attach cookie is the index */
 	EC_PLAIN_SLOTS = 16,	   /* hooks that kernels without attach cookies (before 5.15) can tell apart */
 	EC_CGROUPS_MAXIMUM = 16,   /* cgroups that can be selected at once */
 	EC_SECRET_ROWS = 1024,	   /* files whose keys are read; the attach cookie of those hooks is the row */
@@ -38,6 +38,11 @@ enum ec_constants {
 	EC_SERVER_DATABASE = 256,  /* 64 characters of up to four bytes */
 	EC_STATEMENT_LIMIT = 65536, /* bytes kept of a statement where settings.payload_limit asks for no other limit */
 	EC_STATEMENT_PIECES = 64,  /* pieces of a statement at most: 1 MiB */
+	EC_SHELL_ROWS = 64,	   /* shells that are hooked; the attach cookie of their hooks is the row */
+	EC_TERMINAL_LENGTH = 32,   /* of the name of a terminal */
+	EC_SHELL_PIECE = 16384,  /* text of a shell's command in one record */
+	EC_SHELL_LIMIT = 65536,  /* what is kept of one command unless settings.payload_limit says otherwise, */
+	EC_SHELL_MAXIMUM = 1048576, /* and what is kept at most */
 };
 
 enum ec_kind {
@@ -51,6 +56,9 @@ enum ec_kind {
 	EC_KIND_COMMAND_TEXT = 21, /* bytes that belong to a command */
 	EC_KIND_COMMAND_END = 22,  /* how a command ended */
 	EC_KIND_SERVED = 7,    /* messages between a PostgreSQL server and its client */
+	EC_KIND_SHELL_BEGIN = 16, /* a shell takes a command: who, where */
+	EC_KIND_SHELL_TEXT = 17,  /* a piece of what it was given */
+	EC_KIND_SHELL_END = 18,	  /* how the command ended */
 };
 
 enum ec_direction {
@@ -131,6 +139,18 @@ enum ec_shape {
 	EC_SHAPE_SERVED_READ = 17,
 	EC_SHAPE_SERVED_WRITE = 18,
 	EC_SHAPE_SERVED_INNER_READ = 19, /* called by the first, which may have been entered before we came */
+	/* shells: bash's functions are told in shell.bpf.c */
+	EC_SHAPE_SHELL_READ = 64,     /* the next command is going to be read: () */
+	EC_SHAPE_SHELL_PARSED = 65,   /* returns 0 if there is one */
+	EC_SHAPE_SHELL_LINE = 66,     /* returns a line that was typed */
+	EC_SHAPE_SHELL_EXPAND = 67,   /* a line is going to be expanded: (line) */
+	EC_SHAPE_SHELL_EXPANDED = 68, /* returns it, expanded */
+	EC_SHAPE_SHELL_TAKEN = 69,    /* a command was read, and will be run if it is one: (program) */
+	EC_SHAPE_SHELL_STRING = 70,   /* a text is executed: (text, ..., context) */
+	EC_SHAPE_SHELL_STRUNG = 71,   /* its end */
+	EC_SHAPE_SHELL_STEP = 72,     /* a simple command was printed into a variable and will be run */
+	EC_SHAPE_SHELL_EXECUTE = 73,  /* any command is executed: (command, background, pipe in, pipe out, ...) */
+	EC_SHAPE_SHELL_EXECUTED = 74, /* returns its status */
 };
 
 /* How a session's thread is handed a command. */
@@ -176,6 +196,39 @@ enum ec_label {
 	EC_LABEL_SERVER_TRAFFIC_SECRET_0 = 6,
 	EC_LABEL_EXPORTER_SECRET = 7,
 	EC_LABEL_EARLY_EXPORTER_SECRET = 8,
+};
+
+/* Where a shell has a command from. */
+enum ec_origin {
+	EC_ORIGIN_TYPED = 0,   /* by a person, or what pretends to be one */
+	EC_ORIGIN_STRING = 1,  /* the argument of -c */
+	EC_ORIGIN_SCRIPT = 2,  /* a file that it was started with */
+	EC_ORIGIN_SOURCED = 3, /* a file that it reads on the way */
+	EC_ORIGIN_INPUT = 4,   /* its standard input */
+};
+
+/* What a piece of text is. */
+enum ec_form {
+	EC_FORM_GIVEN = 0,    /* as it was typed, or as the shell prints it */
+	EC_FORM_EXPANDED = 1, /* the line that takes the place of the one before: history was expanded */
+	EC_FORM_REFUSED = 2,  /* the line before is not used: its history could not be expanded */
+	EC_FORM_WHOLE = 3,    /* what takes the place of all lines: the command with its history expanded */
+};
+
+enum ec_encoding {
+	EC_ENCODING_PLAIN = 0,
+	EC_ENCODING_META = 1, /* zsh: 0x83 stands before a byte whose bit 0x20 is flipped (Src/utils.c, metafy) */
+};
+
+/* How a command ended. */
+enum ec_ending {
+	EC_ENDING_RETURNED = 0,
+	EC_ENDING_EXITED = 1,	 /* with its shell */
+	EC_ENDING_KILLED = 2,	 /* its shell was, by the signal in status */
+	EC_ENDING_REPLACED = 3,	 /* its shell became another program: exec */
+	EC_ENDING_NOT_RUN = 4,	 /* it was refused, or is none */
+	EC_ENDING_ABANDONED = 5, /* before it was complete */
+	EC_ENDING_LEFT = 6,	 /* it runs beside its shell: in the background or in a pipeline */
 };
 
 enum ec_hook_flag {
@@ -442,6 +495,63 @@ struct ec_command_end {
 	__u16 flags; /* enum ec_command_flag */
 	__u8 command;
 	__u8 _padding;
+};
+
+/* A shell's functions and variables: addresses as its file has them. 0: it has none. Index into "shell_rows". */
+struct ec_shell_row {
+	__u64 reader;	    /* functions: of the shapes READ, */
+	__u64 expander;	    /* EXPAND, */
+	__u64 taker;	    /* TAKEN, */
+	__u64 stringer;	    /* STRING */
+	__u64 executor;	    /* and EXECUTE */
+	__u64 status;	    /* int: of the last command */
+	__u64 parsed;	    /* a pointer to what was read last; none if that was blank */
+	__u64 text;	    /* a pointer to what was read last, and */
+	__u64 text_end;	    /* one to its end */
+	__u64 printed;	    /* a pointer to the simple command that is going to be run */
+	__u64 interactive;  /* int */
+	__u64 sourced;	    /* int: how deep in files that are read on the way */
+	__u64 string;	    /* a pointer: not 0 if there is a text to execute, from -c */
+	__u64 input;	    /* a structure: the kind of input, a pointer to its name, a file descriptor */
+};
+
+/* A shell takes a command. Behind it, place_length bytes: the name of the file it is from. Then the names of the
+ * directories that lead to the working directory, the innermost first, each with a NUL. 104 bytes. */
+struct ec_shell_begin {
+	struct ec_header header;
+	__u64 session;	 /* when this shell was first seen: tells processes of one number apart */
+	__u32 command;	 /* number in the session */
+	__u32 login_uid; /* of the login that it descends from; all ones: of none, or not known */
+	__u16 place_length;
+	__u8 origin;	 /* enum ec_origin */
+	__u8 directory;	 /* not 0: the names are there, and whole */
+	__u8 terminal[EC_TERMINAL_LENGTH];
+	__u32 _padding;
+};
+
+/* A piece of what a shell was given. The text follows. 72 bytes. */
+struct ec_shell_text {
+	struct ec_header header; /* flags: LAST of its line, FAULT, TRUNCATED */
+	__u64 session;
+	__u32 command;
+	__u32 line;   /* number in the command */
+	__u32 offset; /* of the piece in the line */
+	__u8 form;    /* enum ec_form */
+	__u8 encoding; /* enum ec_encoding */
+	__u16 _padding;
+};
+
+/* A command ended. 80 bytes. */
+struct ec_shell_end {
+	struct ec_header header;
+	__u64 session;
+	__u64 started_ns; /* boot clock; 0: not known */
+	__u32 command;
+	__u32 lines; /* how many lines of text were sent of it */
+	__s32 status;
+	__u8 ending;	 /* enum ec_ending */
+	__u8 has_status; /* not 0: status is one, or a signal */
+	__u16 _padding;
 };
 
 /* What could not be delivered, counted where it happened; one row in the array "losses". */

@@ -52,13 +52,54 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 
+struct tty_struct {
+	char name[64];
+};
+
 struct signal_struct {
 	atomic_t live;
+	struct tty_struct *tty;
+};
+
+struct login_uid {
+	__u32 val; /* a kuid_t */
+};
+
+struct qstr {
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+};
+
+struct vfsmount {
+	struct dentry *mnt_root;
+};
+
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+};
+
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+
+struct fs_struct {
+	struct path root;
+	struct path pwd;
 };
 
 struct task_struct {
 	int pid;
 	int tgid;
+	int exit_code;
+	struct login_uid loginuid;
+	struct fs_struct *fs;
 	struct files_struct *files;
 	struct signal_struct *signal;
 };

@@ -42,6 +42,11 @@ static __always_inline __u64 frame_at_return(const struct pt_regs *regs)
 		bpf_probe_read_user(&eighth_, sizeof(eighth_), (void *)((regs)->sp + 16));               \
 		eighth_;                                                                                 \
 	})
+/* At entry: where the function is in memory. */
+static __always_inline __u64 instruction(const struct pt_regs *regs)
+{
+	return regs->ip;
+}
 
 #elif defined(__TARGET_ARCH_arm64)
 
@@ -75,6 +80,10 @@ static __always_inline __u64 frame_at_return(const struct pt_regs *regs)
 }
 
 #define EIGHTH_ARGUMENT(regs) ((regs)->regs[7])
+static __always_inline __u64 instruction(const struct pt_regs *regs)
+{
+	return regs->pc;
+}
 
 #else
 #error "compile with -D__TARGET_ARCH_x86 or -D__TARGET_ARCH_arm64"

@@ -30,7 +30,7 @@ WIRE_VERSION = 2
 COMM_LENGTH = 16
 ADDRESS_LENGTH = 16
 PIECE_MAXIMUM = 16384
-HOOKS_MAXIMUM = 64
+HOOKS_MAXIMUM = 128
 PLAIN_SLOTS = 16
 CGROUPS_MAXIMUM = 16
 SECRET_ROWS = 1024
@@ -52,6 +52,11 @@ SERVER_NAME = 128
 SERVER_DATABASE = 256
 STATEMENT_LIMIT = 65536
 STATEMENT_PIECES = 64
+SHELL_ROWS = 64
+TERMINAL_LENGTH = 32
+SHELL_PIECE = 16384
+SHELL_LIMIT = 65536
+SHELL_MAXIMUM = 1048576
 
 
 class Direction(IntEnum):
@@ -67,6 +72,25 @@ class Dispatch(IntEnum):
     ANY = 0
     PACKET = 1
     PARSED = 2
+
+
+class Encoding(IntEnum):
+    """enum ec_encoding."""
+
+    PLAIN = 0
+    META = 1
+
+
+class Ending(IntEnum):
+    """enum ec_ending."""
+
+    RETURNED = 0
+    EXITED = 1
+    KILLED = 2
+    REPLACED = 3
+    NOT_RUN = 4
+    ABANDONED = 5
+    LEFT = 6
 
 
 class Family(IntEnum):
@@ -88,6 +112,15 @@ class Flag(IntFlag):
     LAST = 16
     UNJOINED = 32
     BOUNDARY = 64
+
+
+class Form(IntEnum):
+    """enum ec_form."""
+
+    GIVEN = 0
+    EXPANDED = 1
+    REFUSED = 2
+    WHOLE = 3
 
 
 class HookFlag(IntFlag):
@@ -112,6 +145,9 @@ class Kind(IntEnum):
     COMMAND_TEXT = 21
     COMMAND_END = 22
     SERVED = 7
+    SHELL_BEGIN = 16
+    SHELL_TEXT = 17
+    SHELL_END = 18
 
 
 class Label(IntEnum):
@@ -135,6 +171,16 @@ class Length(IntEnum):
     POINTED = 1
     RETURNED64 = 2
     ARGUMENT = 3
+
+
+class Origin(IntEnum):
+    """enum ec_origin."""
+
+    TYPED = 0
+    STRING = 1
+    SCRIPT = 2
+    SOURCED = 3
+    INPUT = 4
 
 
 class PseudoCommand(IntEnum):
@@ -178,6 +224,17 @@ class Shape(IntEnum):
     SERVED_READ = 17
     SERVED_WRITE = 18
     SERVED_INNER_READ = 19
+    SHELL_READ = 64
+    SHELL_PARSED = 65
+    SHELL_LINE = 66
+    SHELL_EXPAND = 67
+    SHELL_EXPANDED = 68
+    SHELL_TAKEN = 69
+    SHELL_STRING = 70
+    SHELL_STRUNG = 71
+    SHELL_STEP = 72
+    SHELL_EXECUTE = 73
+    SHELL_EXECUTED = 74
 
 
 class TextRole(IntEnum):
@@ -529,6 +586,83 @@ SETTINGS_FIELDS = (
     "excluded_pid",
     "reader_asleep",
     "text_limit",
+)
+
+SHELL_BEGIN = Struct("<QIHHIIII16sQIIHBB32s4x")
+SHELL_BEGIN_FIELDS = (
+    "time_ns",
+    "size",
+    "kind",
+    "flags",
+    "pid",
+    "tid",
+    "uid",
+    "cpu",
+    "comm",
+    "session",
+    "command",
+    "login_uid",
+    "place_length",
+    "origin",
+    "directory",
+    "terminal",
+)
+
+SHELL_END = Struct("<QIHHIIII16sQQIIiBB2x")
+SHELL_END_FIELDS = (
+    "time_ns",
+    "size",
+    "kind",
+    "flags",
+    "pid",
+    "tid",
+    "uid",
+    "cpu",
+    "comm",
+    "session",
+    "started_ns",
+    "command",
+    "lines",
+    "status",
+    "ending",
+    "has_status",
+)
+
+SHELL_ROW = Struct("<QQQQQQQQQQQQQQ")
+SHELL_ROW_FIELDS = (
+    "reader",
+    "expander",
+    "taker",
+    "stringer",
+    "executor",
+    "status",
+    "parsed",
+    "text",
+    "text_end",
+    "printed",
+    "interactive",
+    "sourced",
+    "string",
+    "input",
+)
+
+SHELL_TEXT = Struct("<QIHHIIII16sQIIIBB2x")
+SHELL_TEXT_FIELDS = (
+    "time_ns",
+    "size",
+    "kind",
+    "flags",
+    "pid",
+    "tid",
+    "uid",
+    "cpu",
+    "comm",
+    "session",
+    "command",
+    "line",
+    "offset",
+    "form",
+    "encoding",
 )
 
 TOLD_ROW = Struct("<16s16s16s16s16s16s32s16s")

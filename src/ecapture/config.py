@@ -103,6 +103,7 @@ class CaptureConfig(msgspec.Struct, frozen=True):
     what is wanted: what is read and written, the secrets of connections, or both.
     ``server_function`` (a symbol) or ``server_offset`` (in bytes, of the file) is the function of a
     MySQL server named in ``libraries`` that carries out commands, where its names do not tell.
+    ``unattended``: also what shells run that nobody types.
     """
 
     probes: tuple[str, ...] = ("tls",)
@@ -116,6 +117,7 @@ class CaptureConfig(msgspec.Struct, frozen=True):
     packets: PacketConfig | None = None
     server_function: str = ""
     server_offset: int | None = None
+    unattended: bool = False
 
 
 def _check_process(pid: int, option: str = "--pid") -> None:

@@ -38,7 +38,7 @@ from ecapture.binary import loader, process
 from ecapture.binary.cache import Cache
 from ecapture.binary.calls.locate import CallsCache, Completion, is_open
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import KEYS_ONLY, Library, identify, identify_server
+from ecapture.binary.library import KEYS_ONLY, NOT_TLS, Library, identify, identify_server
 from ecapture.binary.scan import Found, pinned, scan, scan_files
 from ecapture.binary.secrets.remembered import SitesCache
 from ecapture.config import CaptureConfig
@@ -57,6 +57,7 @@ from ecapture.kernel.feature import feature
 from ecapture.kernel.keys import Keys, parameter_row
 from ecapture.kernel.latecomers import Latecomers, processes_of
 from ecapture.kernel.seccomp import return_probe_kills
+from ecapture.kernel.shells import SHAPES, Shells
 from ecapture.kernel.told import TellingCache, TellingKeys
 from ecapture.notices import Notices, online_processors
 from ecapture.plan import Hook
@@ -98,6 +99,7 @@ class Discovery:
         self._keys = _keys(programs) if config.keys else None
         self._completion = Completion(CallsCache.of_user())
         self._late = Latecomers(programs)
+        self._shells = Shells(programs)
         self._slow: queue.SimpleQueue[_Slow | None] = queue.SimpleQueue()
         self._slow_thread: threading.Thread | None = None
 
@@ -253,6 +255,8 @@ class Discovery:
 
     def _file_row(self, library: Library, hook: Hook) -> int:
         # What the programs of a hook know the file by; -1: by nothing.
+        if hook.shape in SHAPES:
+            return self._shells.row(library)
         if library.server is None or not FAMILIES[hook.shape].by_file:
             return -1
         row = self._programs.server_row(library.server.pack())
@@ -265,10 +269,7 @@ class Discovery:
         return any(not kinds.isdisjoint(probe.kinds) for probe in self._chosen)
 
     def _has_keys(self, library: Library) -> bool:
-        tls = library.kind not in (
-            "mysqld",
-            "postgres",
-        )  # where it is that only, and has no TLS library in it
+        tls = library.kind not in NOT_TLS  # where it is that only, and has no TLS library in it
         return self._keys is not None and tls and self._chosen_kind(library)
 
     # --- what is found by reading code: nameless functions, and keys ---

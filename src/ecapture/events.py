@@ -20,6 +20,7 @@ from ecapture.protocols.messages import (
     ServerEvent,
     WebSocketMessage,
 )
+from ecapture.shell_events import ShellBegin, ShellCommand, ShellEnd, ShellText
 
 ConversationKey = tuple[int, int, int]
 """(pid, handle, generation): one TLS connection, however often its address is reused."""
@@ -450,6 +451,10 @@ class CommandEnd(msgspec.Struct, frozen=True, gc=False, tag="command_end"):
 
 Event = (
     Plaintext
+    | ShellBegin
+    | ShellText
+    | ShellEnd
+    | ShellCommand
     | Secret
     | Served
     | Statement

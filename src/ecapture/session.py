@@ -41,11 +41,14 @@ from ecapture.kernel.packets import PacketPrograms, Plan
 from ecapture.kernel.recording import Metadata, RecordingReader
 from ecapture.launch import Launched
 from ecapture.outputs import Output
+from ecapture.pipeline.commands import Commands
 from ecapture.pipeline.ends import LateEnds
 from ecapture.pipeline.flows import Flows
 from ecapture.pipeline.mysql import MysqlStatements
 from ecapture.pipeline.stage import Chain, Stage
+from ecapture.plan import Hook
 from ecapture.probes import probes
+from ecapture.probes.spec import ProbeSpec
 from ecapture.version import version
 
 _log = logging.getLogger(__name__)
@@ -151,12 +154,7 @@ class Capture:
                     "without kernel types (BTF) the descendants of the command are not seen"
                 )
             config = _replaced(config, pids=(*scope.pids, self._launched.pid), follow=follow)
-        hooks = [hook for probe in chosen for hook in probe.hooks if config.plaintext]
-        # What moves bytes first: kernels without attach cookies tell only so many apart.
-        hooks.sort(key=lambda hook: hook.shape is not Shape.PLAINTEXT)
-        if config.keys:
-            hooks += key_hooks([kind for probe in chosen for kind in probe.kinds])
-        self._programs = Programs(config, hooks)
+        self._programs = Programs(config, _hooks(config, chosen))
         if config.scope.follow:
             # After the programs, so that whoever is born meanwhile is known to them.
             for pid in with_descendants(config.scope.pids):
@@ -354,7 +352,7 @@ def pump(
 ) -> Generator[list[Event]]:
     """Drives a source through decoding and stages; yields lists of events and fills ``summary``."""
     decoder = Decoder(source.metadata.wall_offset_ns)
-    chain = Chain((LateEnds(), Flows(summary), MysqlStatements(), *stages))
+    chain = Chain((LateEnds(), Flows(summary), MysqlStatements(), Commands(summary), *stages))
     offset = source.metadata.wall_offset_ns
     try:
         with closing(source.batches()) as batches:
@@ -420,6 +418,17 @@ def run(source: Source, outputs: Sequence[Output], stages: Sequence[Stage] = ())
         failure.fields["summary"] = summary
         raise failure
     return summary
+
+
+def _hooks(config: CaptureConfig, chosen: Sequence[ProbeSpec]) -> list[Hook]:
+    hooks = [hook for probe in chosen for hook in probe.hooks if config.plaintext]
+    if config.unattended:
+        hooks += [hook for probe in chosen for hook in probe.unattended_hooks]
+    # What moves bytes first: kernels without attach cookies tell only so many apart.
+    hooks.sort(key=lambda hook: hook.shape is not Shape.PLAINTEXT)
+    if config.keys:
+        hooks += key_hooks([kind for probe in chosen for kind in probe.kinds])
+    return hooks
 
 
 def _replaced(config: CaptureConfig, **scope: object) -> CaptureConfig:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says which TLS implementation or server a file contains, and where its functions are.
+"""Says which TLS implementation, server or shell a file contains, and where its functions are.
 
 Strategy, cheapest question first:
 
@@ -22,11 +22,11 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from ecapture.binary import golang, mysqld, nss
+from ecapture.binary import golang, mysqld, nss, shells
 from ecapture.binary.calls.inner import inner_functions
 from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.errors import NotExecutable, SymbolNotFound, TargetError
@@ -45,17 +45,28 @@ Kind = Literal[
     "mysqld",
     "postgres",
     "unknown",
+    "bash",
+    "zsh",
+    "readline",
+    "zle",
+    "busybox",
+    "dash",
+    "fish",
 ]
+NOT_TLS: Final = frozenset(
+    ("mysqld", "postgres", "bash", "zsh", "readline", "zle", "busybox", "dash", "fish"),
+)
+"""Kinds of files that no connection's keys are sought in."""
 Linkage = Literal["shared", "executable", "static-hidden"]
 How = Literal["dynsym", "symtab", "gopclntab", "label", "fingerprint", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 12
+RULES = 13
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 
 class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A TLS implementation found in a file.
+    """A TLS implementation, or a shell, found in a file.
 
     ``functions`` maps the names worth hooking to file offsets in bytes. ``visible`` says whether
     this program can show what passes through it today, ``reason`` why not. ``kind`` is "unknown"
@@ -70,6 +81,8 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``also`` has what else the file is: a database server may have a TLS library linked into it.
     ``server`` says what such a server shows of its sessions (``binary.mysqld``).
+    ``addresses`` are those of functions and variables, as the
+    file was linked, where the kernel program must know them.
     """
 
     kind: Kind
@@ -88,6 +101,7 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence: dict[str, str] = {}
     also: tuple[Kind, ...] = ()
     server: mysqld.Server | None = None
+    addresses: dict[str, int] = {}
 
 
 class _Family(NamedTuple):
@@ -278,6 +292,9 @@ def _tls(elf: ElfFile, neighbour: Neighbour) -> Library | None:
             missing = [name for name, symbol in functions.items() if symbol is None]
             functions.update(elf.symtab(missing))
             return _named(elf, family, "dynsym", functions, neighbour)
+    shell = shells.exported(elf)
+    if shell is not None:
+        return _shell(elf, shell)
     first = elf.symtab([name for family in _FAMILIES for name in family.anchors[0]])
     for family in _FAMILIES:
         if any(name in first for name in family.anchors[0]):
@@ -352,9 +369,8 @@ def _library(
     reason = reason or _REASONS.get(kind, "")
     if how == "content":
         reason = reason or NAMELESS
-    program = bool(elf.interpreter) or elf.type == "executable"
-    linkage: Linkage = "executable" if program else "shared"
-    if how == "content" or (how == "symtab" and not program):
+    linkage: Linkage = "executable" if _is_program(elf) else "shared"
+    if how == "content" or (how == "symtab" and not _is_program(elf)):
         linkage = "static-hidden"
     if elf.machine != platform.machine():
         reason = f"made for {elf.machine}, while this machine is {platform.machine()}"
@@ -370,6 +386,22 @@ def _library(
         build_id=elf.build_id,
         functions=functions,
     )
+
+
+def _is_program(elf: ElfFile) -> bool:
+    return bool(elf.interpreter) or elf.type == "executable"
+
+
+def _shell(elf: ElfFile, shell: shells.Shell) -> Library:
+    version = ""
+    if shell.kind in shells.VERSIONS:
+        prefix, pattern = shells.VERSIONS[shell.kind]
+        for match in elf.matches(elf.constants, prefix, pattern):
+            version = match[1].decode("ascii", "replace")
+            break
+    found = _library(elf, shell.kind, shell.how, shell.functions, version, reason=shell.reason)
+    linkage: Linkage = "executable" if _is_program(elf) else "shared"
+    return msgspec.structs.replace(found, linkage=linkage, addresses=shell.addresses)
 
 
 def _descendant(elf: ElfFile, how: How) -> Kind:
@@ -421,8 +453,11 @@ def _by_content(elf: ElfFile) -> Library | None:
     version = _go_version(elf)
     if version is not None:
         return _go(elf, version, golang.find_table(elf))
-    found = elf.search(elf.constants, _CERTIFICATE_VERIFY, _CIPHER_DESCRIPTION)
-    if not found:
+    found = elf.search(elf.constants, _CERTIFICATE_VERIFY, _CIPHER_DESCRIPTION, *shells.MARKERS)
+    marker = next((marker for marker in shells.MARKERS if marker in found), None)
+    if marker is not None and _is_program(elf):
+        return _shell(elf, shells.nameless(elf, marker))
+    if not found.keys() - shells.MARKERS.keys():
         return None
     if _CIPHER_DESCRIPTION not in found and (table := golang.find_table(elf)):
         return _go(elf, "", table)

@@ -27,7 +27,9 @@ from ecapture.binary.loader import loader_cache
 from ecapture.binary.process import MappedFile, all_pids, mapped_files
 from ecapture.errors import NotExecutable, PermissionMissing, TargetError, TargetNotFound
 
-_LIBRARIES = ("libssl", "libgnutls", "libsoftokn3")
+_LIBRARIES = ("libssl", "libgnutls", "libsoftokn3", "libreadline")
+_SHELLS = Path("/etc/shells")  # shells(5): what users may log in to
+_MAX_SHELLS = 64
 _MAX_NAMES = 8  # how many mappings of a file are tried before it counts as gone
 
 
@@ -138,15 +140,24 @@ def _distinct(files: list[MappedFile]) -> list[MappedFile]:
 def _unmapped(
     cache: Cache, mapped: dict[tuple[int, int], list[MappedFile]], skipped: list[Skipped]
 ) -> Iterator[Found]:
-    paths = (
+    paths = [
         path
         for name, places in loader_cache().items()
         if name.startswith(_LIBRARIES)
         for path in places
-    )
+    ]
+    paths += _login_shells()
     for found in scan_files(cache, paths, skipped):
         if (found.device, found.inode) not in mapped:
             yield found
+
+
+def _login_shells() -> list[str]:
+    try:
+        lines = _SHELLS.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line.strip() for line in lines if line.startswith("/")][:_MAX_SHELLS]
 
 
 def _judge(

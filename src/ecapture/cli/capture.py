@@ -34,6 +34,8 @@ from ecapture.probes import probes
 from ecapture.session import Capture, run
 
 _log = logging.getLogger(__name__)
+# Commands and statements are cut where they are read; of messages only the content is.
+_CUT_WHERE_READ = frozenset({"bash", "zsh", "mysqld"})
 _PAGE = 4096  # the unit of the reference's --mapsize
 
 
@@ -160,10 +162,16 @@ def rustls(context: click.Context, /, **given: Any) -> None:
 @click.command(name="all")
 @capture_options
 @click.option("--only", metavar="NAME,...", help="Only these probes, such as tls,gnutls.")
+@click.option(
+    "--non-interactive",
+    "unattended",
+    is_flag=True,
+    help="Of shells also what nobody types: commands of -c, scripts and sourced files.",
+)
 @click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
 @click.pass_context
 def everything(context: click.Context, /, *, only: str | None, **given: Any) -> None:
-    """Show the plaintext of all libraries this program knows, in one timeline."""
+    """Show all that this program can show, in one timeline: see `ecapture targets`."""
     known = tuple(probes())
     chosen = tuple(dict.fromkeys(only.replace(" ", "").split(","))) if only is not None else known
     for name in chosen:
@@ -238,7 +246,8 @@ def _config(
     mapsize = given["mapsize"]
     ring = byte_size(mapsize, "--mapsize") * (_PAGE if mapsize.isdecimal() else 1)
     # Of messages only the content is cut, and by their parsers, which must see all of it.
-    payload = None if parses(given) and chosen != ("mysqld",) else truncation(given)
+    whole = parses(given) and not _CUT_WHERE_READ.issuperset(chosen)
+    payload = None if whole else truncation(given)
     return CaptureConfig(
         probes=chosen,
         scope=scope_from(given),
@@ -251,6 +260,7 @@ def _config(
         packets=packets_from(given) if wants_packets(given) else None,
         server_function=given.get("server_function", ""),
         server_offset=given.get("server_offset"),
+        unattended=given.get("unattended", False),
     )
 
 

@@ -125,6 +125,16 @@ def make_stages(
                 hint="record without it, and filter on replay",
             )
         stages.append(Filtered(Filter(given["filter"], container_of=container_of)))
+    if given.get("errnumber") is not None:
+        from ecapture.pipeline.exit_status import OnlyStatus  # noqa: PLC0415
+
+        if given["model"] == "record":
+            raise UsageError(
+                option="--errnumber",
+                problem="a recording holds what the kernel sent, whole",
+                hint="record without it, and use --filter 'exit_status == N' on replay",
+            )
+        stages.append(OnlyStatus(given["errnumber"]))
     if given["redact"]:
         from ecapture.pipeline.redact import Redacted  # noqa: PLC0415
 

@@ -56,6 +56,16 @@ _COMMANDS = {
         "rustls",
         "Write the keys of programs that use rustls.",
     ),
+    "bash": (
+        "ecapture.cli.shells",
+        "bash",
+        "Show what bash is told to do: every command, with its exit status.",
+    ),
+    "zsh": (
+        "ecapture.cli.shells",
+        "zsh",
+        "Show what zsh is told to do.",
+    ),
     "all": (
         "ecapture.cli.capture",
         "everything",
@@ -64,7 +74,7 @@ _COMMANDS = {
     "targets": (
         "ecapture.cli.targets",
         "targets",
-        "List who uses which TLS library, and whether it can be seen.",
+        "List who can be observed, and who cannot, and why.",
     ),
     "doctor": (
         "ecapture.cli.doctor",
@@ -81,7 +91,7 @@ _ALIASES = {"gnu": "gnutls", "nspr": "nss", "openssl": "tls", "tlsgo": "gotls"}
 # Options without a value, for finding the subcommand behind options that stand before it.
 _SWITCHES = {
     *("--hex", "--raw", "--brief", "--follow", "--json", "--redact", "--with-dns"),
-    *("-d", "--debug", "-h", "--help", "-v", "--version"),
+    *("--non-interactive", "-d", "--debug", "-h", "--help", "-v", "--version"),
 }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from ecapture.events import Event, Exchange, Gap, Plaintext, Said, Statement
-from ecapture.formats import statement
+from ecapture.formats import command, statement
 from ecapture.formats.colour import DIM, NOTE, paint, status_colour
 from ecapture.formats.header_line import HeaderLine, all_marks, phrase, remark
 from ecapture.formats.http_parts import host_of, path_of
@@ -25,6 +25,7 @@ from ecapture.protocols.messages import (
     ServerEvent,
     WebSocketMessage,
 )
+from ecapture.shell_events import ShellCommand
 
 _PREVIEW: Final = 60
 
@@ -52,13 +53,16 @@ class BriefFormat:
             elif isinstance(event, Statement):
                 words = statement.words(event) + statement.preview(event)
                 self._line(event, words, statement.remarks(event), out)
+            elif isinstance(event, ShellCommand):
+                words = command.words(event) + command.preview(event)
+                self._line(event, words, command.remarks(event), out)
             elif isinstance(event, Gap):
                 self._line(event, f"{event.direction} lost={event.length}", " [gap]", out)
         return out
 
     def _line(
         self,
-        event: Exchange | Said | Plaintext | Statement | Gap,
+        event: Exchange | Said | Plaintext | Statement | ShellCommand | Gap,
         words: str,
         end: str,
         out: list[bytes],

@@ -19,10 +19,11 @@ have no event of their own. ``brief`` has a line for each.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Final
 
 from ecapture.events import Event, Exchange, Gap, HttpMessage, Plaintext, Said, Statement
-from ecapture.formats import statement
+from ecapture.formats import command, statement
 from ecapture.formats.colour import BOLD, DIM, NAME, NOTE, paint, status_colour
 from ecapture.formats.content import (
     ContentType,
@@ -44,6 +45,7 @@ from ecapture.protocols.messages import (
     ServerEvent,
     WebSocketMessage,
 )
+from ecapture.shell_events import ShellCommand
 
 _JSON_STARTS: Final = (b"{", b"[")
 _ESCAPED: Final = bytes(set(range(32)) - set(b"\t\n")) + b"\x7f"
@@ -81,21 +83,23 @@ class ConversationFormat:
             elif kind is Exchange:
                 self._informational(event, out)  # type: ignore[arg-type]
             elif kind is Statement:
-                self._statement(event, out)  # type: ignore[arg-type]
+                self._told(event, statement, out)  # type: ignore[arg-type]
+            elif kind is ShellCommand:
+                self._told(event, command, out)  # type: ignore[arg-type]
             elif kind is Plaintext or kind is Gap:
                 out += self._unparsed(event)  # type: ignore[arg-type]
         return out
 
-    def _statement(self, event: Statement, out: list[bytes]) -> None:
+    def _told(self, event: Statement | ShellCommand, form: ModuleType, out: list[bytes]) -> None:
         line = (
             f"--- {self._lines.time(event.time_ns)} pid={event.pid}"
-            f" comm={self._lines.word(event.comm)} {statement.words(event)}"
+            f" comm={self._lines.word(event.comm)} {form.words(event)}"
         )
-        end = statement.remarks(event)
+        end = form.remarks(event)
         if self._colour:
             line, end = paint(line, DIM), paint(end, NOTE) if end else ""
         out.append(f"{line}{end}\n".encode())
-        shown = statement.body(event).encode()
+        shown = form.body(event).encode()
         out.append(escaped(shown) if self._escape else shown)
 
     # HTTP

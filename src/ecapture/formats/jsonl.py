@@ -44,6 +44,7 @@ from ecapture.protocols.messages import (
     ServerEvent,
     WebSocketMessage,
 )
+from ecapture.shell_events import ShellCommand
 
 _MAXIMUM_CACHED: Final = 65536
 _TEXT: Final = ContentType("text/plain", "utf-8", textual=True)
@@ -92,6 +93,8 @@ class JsonLinesFormat:
             return self._plaintext(event)
         if isinstance(event, Statement):
             return self._statement(event)
+        if isinstance(event, ShellCommand):
+            return self._command(event)
         if isinstance(event, Gap):
             return types.GapLine(
                 *self._what(event),
@@ -259,6 +262,32 @@ class JsonLinesFormat:
             event.missing,
             event.assumed,
             *_content(event.payload, _UNKNOWN, cut=False),
+        )
+
+    def _command(self, event: ShellCommand) -> types.CommandLine:
+        return types.CommandLine(
+            self._time(event.time_ns),
+            event.time_ns,
+            event.pid,
+            event.comm,
+            self._container_of(event.pid),
+            event.tid,
+            event.uid,
+            event.login_uid,
+            event.terminal,
+            event.directory,
+            event.origin,
+            event.place,
+            event.text,
+            event.typed or event.text,
+            event.missing,
+            event.started_ns or None,
+            event.duration_ns,
+            event.status,
+            event.ended,
+            event.signal or None,
+            event.session,
+            event.command,
         )
 
     def _statement(self, event: Statement) -> types.StatementLine:

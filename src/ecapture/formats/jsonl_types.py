@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ecapture.events import StatementKind
+from ecapture.shell_events import Ending, Origin
 
 Way = Annotated[
     Literal["read", "write"], Meta(description="What the process did: read is received.")
@@ -313,6 +314,40 @@ class StatementLine(Struct, tag_field="type", tag="statement"):
     marks: Annotated[list[str], Meta(description="Remarks: `pipelined`, `gap`, `skipped`, ...")]
 
 
+class CommandLine(Struct, tag_field="type", tag="command"):
+    """Something that a shell was told to do."""
+
+    time: Annotated[str, Meta(description="RFC 3339 with nanoseconds: when it ended.")]
+    time_ns: Annotated[int, Meta(description="The same in nanoseconds since 1970.")]
+    pid: Annotated[int, Meta(description="Process of the shell.")]
+    comm: Annotated[str, Meta(description="Command name of the process.")]
+    container: Annotated[str, Meta(description="Container id; empty if it is in none.")]
+    tid: int
+    uid: Annotated[int, Meta(description="User that the shell runs as.")]
+    login_uid: Annotated[
+        int | None, Meta(description="User who logged in; null: nobody did, or not known.")
+    ]
+    terminal: Annotated[str, Meta(description="As under /dev: `pts/3`; empty if there is none.")]
+    directory: Annotated[
+        str | None, Meta(description="Working directory when it began; null if not known.")
+    ]
+    origin: Annotated[Origin, Meta(description="Who gave it (see the guide on shells).")]
+    place: Annotated[str, Meta(description="The file it is from, if nobody typed it.")]
+    text: Annotated[str, Meta(description="What was run, every line, history expanded.")]
+    typed: Annotated[str, Meta(description="What was typed, history not expanded.")]
+    missing: Annotated[
+        str,
+        Meta(description="Why `text` has less: `truncated`, `unreadable`, `lost`, `unseen`."),
+    ]
+    started_ns: Annotated[int | None, Meta(description="When it was complete and began to run.")]
+    duration_ns: Annotated[int | None, Meta(description="From then to its end.")]
+    status: Annotated[int | None, Meta(description="What `$?` was then; null if there is none.")]
+    ended: Annotated[Ending, Meta(description="How it ended (see the guide on shells).")]
+    signal: Annotated[int | None, Meta(description="What killed the shell.")]
+    session: Annotated[int, Meta(description="Tells shells of one process id apart.")]
+    command: Annotated[int, Meta(description="Counts in the session.")]
+
+
 class EndLine(Line, tag="end"):
     """A conversation is over."""
 
@@ -327,6 +362,7 @@ LINES: Final = (
     NoteLine,
     PlaintextLine,
     StatementLine,
+    CommandLine,
     GapLine,
     EndLine,
 )
@@ -340,6 +376,7 @@ AnyLine: TypeAlias = (
     | NoteLine
     | PlaintextLine
     | StatementLine
+    | CommandLine
     | GapLine
     | EndLine
 )

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import re
 import time
+from types import ModuleType
 
 from ecapture.events import Connection, Event, Gap, Plaintext, Statement
+from ecapture.shell_events import ShellCommand
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _UNSAFE_WORD = re.compile(r"[^\x21-\x7e]|\\")
@@ -82,8 +84,8 @@ class TextFormat:
                 out.append(b"\n")
             elif type(event) is Gap:
                 out.append(self._gap(event))
-            elif type(event) is Statement:
-                out += self._statement(event)
+            elif isinstance(event, Statement | ShellCommand):
+                out += self._told(event)
         return out
 
     def _header(self, event: Plaintext) -> bytes:
@@ -100,14 +102,15 @@ class TextFormat:
             line += " assumed"
         return line.encode() + b"\n"
 
-    def _statement(self, event: Statement) -> list[bytes]:
-        from ecapture.formats import statement  # noqa: PLC0415 - it builds on this module
+    def _told(self, event: Statement | ShellCommand) -> list[bytes]:
+        from ecapture.formats import command, statement  # noqa: PLC0415 - they build on this module
 
+        form: ModuleType = statement if type(event) is Statement else command
         line = (
             f"--- {self._time(event.time_ns)} pid={event.pid} comm={self._word(event.comm)}"
-            f" {statement.words(event)}{statement.remarks(event)}\n"
+            f" {form.words(event)}{form.remarks(event)}\n"
         )
-        body = statement.body(event).encode()
+        body = form.body(event).encode()
         return [line.encode(), escaped(body) if self._terminal else body]
 
     def _gap(self, event: Gap) -> bytes:

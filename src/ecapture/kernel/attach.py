@@ -34,6 +34,7 @@ from ecapture._wire import (
     SERVER_ROWS,
     SETTINGS,
     SETTINGS_FIELDS,
+    SHELL_ROW,
     TOLD_ROW,
 )
 from ecapture.config import CaptureConfig
@@ -355,6 +356,12 @@ class Programs:
             self._maps["server_rows"].update(row.to_bytes(4, "little"), content)
             self._server_rows[content] = row
         return self._server_rows[content]
+
+    def set_shell_row(self, row: int, content: bytes) -> None:
+        """Tells the programs where one shell's functions and variables are (ec_shell_row)."""
+        if len(content) != SHELL_ROW.size:
+            raise ValueError(f"a row of {len(content)} bytes")
+        self._maps["shell_rows"].update(row.to_bytes(4, "little"), content)
 
     def losses(self) -> Losses:
         """The loss counters as they stand."""

@@ -40,6 +40,7 @@ from ecapture.events import (
     Served,
 )
 from ecapture.kernel.decode_commands import decode_command
+from ecapture.kernel.decode_shell import decode_shell
 from ecapture.protocols.cipher_suites import cipher_name, version_name
 
 NO_CONNECTION = {
@@ -162,10 +163,11 @@ class Decoder:
         return following
 
     def _asked(self, batch: bytes, at: int, kind: int, size: int) -> Event | None:
-        # What a server of a database is asked; None: no such record.
+        # What a server of a database is asked, or a shell told; None: no such record.
         if kind == Kind.SERVED and size >= SERVED.size:
             return self._served(batch, at)
-        return decode_command(batch, at, kind, size, self.wall_offset_ns, self._name)
+        where = (batch, at, kind, size, self.wall_offset_ns, self._name)
+        return decode_command(*where) or decode_shell(*where)
 
     def _served(self, batch: bytes, at: int) -> Served:
         # fmt: off

@@ -83,6 +83,17 @@ FAMILIES = {
     Shape.ANSWER_END: Family("dispatch", "answer_end", rowless=True),
     Shape.PREPARED_ANSWER: Family("dispatch", "prepared_answer", rowless=True),
     Shape.PREPARED_OBJECT: Family("dispatch", "prepared_object", rowless=True),
+    Shape.SHELL_READ: Family("shell", "shell_read", by_file=True),
+    Shape.SHELL_PARSED: Family("shell", leave="shell_parsed", by_file=True),
+    Shape.SHELL_LINE: Family("shell", leave="shell_line", by_file=True),
+    Shape.SHELL_EXPAND: Family("shell", "shell_expand", by_file=True),
+    Shape.SHELL_EXPANDED: Family("shell", leave="shell_expanded", by_file=True),
+    Shape.SHELL_TAKEN: Family("shell", "shell_taken", by_file=True),
+    Shape.SHELL_STRING: Family("shell", "shell_string", by_file=True),
+    Shape.SHELL_STRUNG: Family("shell", leave="shell_strung", by_file=True),
+    Shape.SHELL_STEP: Family("shell", "shell_step", by_file=True),
+    Shape.SHELL_EXECUTE: Family("shell", "shell_execute", by_file=True),
+    Shape.SHELL_EXECUTED: Family("shell", leave="shell_executed", by_file=True),
 }
 
 
@@ -110,4 +121,6 @@ def host_programs(name: str, *, follow: bool) -> list[str]:
             return [f"{program}_kprobe" for program in programs]
     if name == PROCESS and feature("tp_btf:sched_process_exit"):
         return ["process_exit", "process_exec", *(["process_fork"] if follow else [])]
+    if name == "shell" and feature("tp_btf:sched_process_exit"):
+        return ["shell_exit", "shell_exec"]
     return []

@@ -43,6 +43,7 @@ from ecapture.events import (
     Secret,
     Statement,
 )
+from ecapture.pipeline.command_fields import COMMAND_FIELDS
 from ecapture.pipeline.expression import All, Any, Comparison, FieldType, Kind, Tree, parse
 from ecapture.pipeline.pattern import Pattern
 from ecapture.pipeline.statement_fields import STATEMENT_FIELDS
@@ -54,6 +55,7 @@ from ecapture.protocols.messages import (
     ServerEvent,
     WebSocketMessage,
 )
+from ecapture.shell_events import ShellCommand
 
 HELD_MESSAGES: Final = 4096
 """Exchanges that are remembered or held at a time."""
@@ -441,11 +443,13 @@ def _size(event: Event, request: HttpMessage | None, response: HttpMessage | Non
         return event.length
     if isinstance(event, Statement):
         return event.length
+    if isinstance(event, ShellCommand):
+        return len(event.text.encode("utf-8", "surrogatepass"))
     return event.message.size if isinstance(event, Said) else None
 
 
 def _duration(event: Event, request: HttpMessage | None, response: HttpMessage | None) -> Value:
-    if isinstance(event, Statement):
+    if isinstance(event, Statement | ShellCommand):
         return event.duration_ns
     if request is None or response is None:
         return None
@@ -504,6 +508,8 @@ def _protocol(event: Event, request: HttpMessage | None, response: HttpMessage |
         return _SAID.get(type(event.message))
     if isinstance(event, Statement):
         return ("sql", event.server)
+    if isinstance(event, ShellCommand):
+        return ("shell",)
     if not isinstance(event, HttpMessage | Exchange):
         return None
     heads = [message.head for message in (request, response) if message is not None]
@@ -522,12 +528,12 @@ _SAID: Final[Mapping[type, tuple[str, ...]]] = {
 }
 
 
-def _of_statement(name: str) -> _Getter:
+def _of(kind: type, name: str) -> _Getter:
     # An empty text is not there to be compared: there is no user rather than one without a name.
     read = operator.attrgetter(name)
 
     def get(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-        value: Value = read(event) if isinstance(event, Statement) else None
+        value: Value = read(event) if isinstance(event, kind) else None
         return None if value == "" else value
 
     return get
@@ -568,15 +574,16 @@ FIELDS: Final[Mapping[str, Field]] = {
     "protocol": Field(
         "text",
         "event",
-        "http, http/1.1, http/2, grpc, websocket, sse, sql; an event may be several",
+        "http, http/1.1, http/2, grpc, websocket, sse, sql, shell; an event may be several",
         _protocol,
         any_case=True,
     ),
     **{
         name: Field(
-            kind, "event", summary, _of_statement(attribute), any_case=any_case, choices=choices
+            kind, "event", summary, _of(event, attribute), any_case=any_case, choices=choices
         )
-        for name, kind, summary, attribute, any_case, choices in STATEMENT_FIELDS
+        for event, table in ((Statement, STATEMENT_FIELDS), (ShellCommand, COMMAND_FIELDS))
+        for name, kind, summary, attribute, any_case, choices in table
     },
 }
 """Every field that an expression may name, in the order in which people are told of them."""

@@ -9,7 +9,8 @@
 3. Raw ``Plaintext`` is masked as far as it can be recognised within one event: a credential that is
    split over two calls, compressed (HTTP/2 fields, coded content) or binary is not.
 4. In statements to databases every literal and parameter becomes a question mark (``sql_mask``).
-5. Events without credentials come back as they are, the very objects.
+5. In commands of shells the words that are secrets become REDACTED (``command_mask``).
+6. Events without credentials come back as they are, the very objects.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from ecapture.events import Event, Exchange, HttpMessage, Plaintext, Said, Statement
+from ecapture.pipeline.command_mask import mask_command
 from ecapture.pipeline.credentials import mask_field, mask_text, stars, word
 from ecapture.pipeline.sql_mask import MASK, mask_message, mask_sql
 from ecapture.protocols.messages import (
@@ -29,6 +31,7 @@ from ecapture.protocols.messages import (
     ServerEvent,
     WebSocketMessage,
 )
+from ecapture.shell_events import ShellCommand
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -70,6 +73,8 @@ class Redacted:
             return _changed(event, message=_message(event.message))
         if isinstance(event, Statement):
             return _statement(event)
+        if isinstance(event, ShellCommand):
+            return _changed(event, text=mask_command(event.text), typed=mask_command(event.typed))
         return event
 
 

@@ -13,6 +13,7 @@ class ProbeSpec(msgspec.Struct, frozen=True):
 
     ``kinds`` are the names that ``binary.library`` gives to files this probe understands.
     ``explicit_option`` is the command-line option that names such a file by hand.
+    ``unattended_hooks`` are placed only if what nobody types is wanted as well.
     """
 
     name: str
@@ -22,3 +23,4 @@ class ProbeSpec(msgspec.Struct, frozen=True):
     required: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     explicit_option: str = ""
+    unattended_hooks: tuple[Hook, ...] = ()

@@ -132,7 +132,7 @@ def test_knows_the_other_libraries(name: str, kind: str, version: str) -> None:
         Path("/usr/bin/curl"),
         Path("/usr/bin/openssl"),
         Path("/usr/bin/python3"),
-        Path("/bin/bash"),
+        Path("/bin/ls"),
     ],
     ids=lambda path: path.name,
 )

@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+/*
+ * What shells are told to do, whole, and how it ended.
+ *
+ * bash (3.0 to 5.3), whose own binary exports all of these because its loadable builtins need them:
+ *   int parse_command(void)                          READ, PARSED    reads one command, of any number of lines
+ *   char *readline(const char *prompt)               LINE            one line as typed (readline may be linked in or not)
+ *   char *pre_process_line(char *, int, int)         EXPAND(ED)      the line, with its history expanded; NULL: refused
+ *   int execute_command_internal(COMMAND *, int background, int pipe_in, int pipe_out, struct fd_bitmap *)
+ *   int run_debug_trap(void)                         STEP            before each simple command, which was just printed
+ * zsh (4.3 to 5.9), which exports them for its modules:
+ *   void hbegin(int)                                 READ            the next command begins
+ *   unsigned char *zleread(...)                      LINE            one line as typed (in zsh, or in zle.so)
+ *   int hend(Eprog)                                  TAKEN           it is complete: its text is between chline and hptr
+ *   void execstring(char *, int, int, char *)        STRING, STRUNG
+ *
+ * The row of a file in "shell_rows" says where its functions and variables are; the attach cookie is the row. How a
+ * command ended is what the shell itself keeps for $?, read when it begins to read the next one.
+ *
+ * Invariants
+ * 1. Only the outermost reader of a shell counts: the call whose stack pointer is the highest that was seen. What a
+ *    command reads on its way (files, traps, prompt commands) is read by calls further down the stack.
+ * 2. A command that begins has an end: by its shell's next command, its shell's exit, or its becoming another program.
+ * 3. A text is sent in pieces with their place; what is cut or cannot be read is flagged and counted.
+ * 4. A forked copy of a shell has another process id, and so is another shell, of which nothing was typed.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "lib/registers.bpf.h"
+#include <bpf/bpf_tracing.h>
+#include "wire.h"
+#include "lib/kernel.bpf.h"
+#include "lib/emit.bpf.h"
+#include "lib/target.bpf.h"
+#include "lib/shell.bpf.h"
+
+#define INPUT_STRING 3 /* bash, enum stream_type: st_string */
+#define NO_PIPE -1
+
+struct place {
+	struct shell *shell;
+	struct ec_shell_row *row;
+};
+
+/* The shell that entered a function, whose address in its file is "function" in its row; created if it is new. */
+#define ENTERED(place, regs, number, function)                                                   \
+	do {                                                                                     \
+		struct ec_settings *wanted_ = get_settings();                                    \
+		__u32 pid_ = bpf_get_current_pid_tgid() >> 32, row_ = (number);                  \
+		(place).shell = NULL;                                                            \
+		(place).row = bpf_map_lookup_elem(&shell_rows, &row_);                           \
+		if (wanted_ && (place).row && (place).row->function && is_target(wanted_, pid_)) \
+			(place).shell = get_shell(pid_, row_,                                    \
+						  instruction(regs) - (place).row->function);    \
+	} while (0)
+
+/* --- what is typed --- */
+
+static __always_inline int read_next(struct pt_regs *regs, __u32 number)
+{
+	__u64 frame = frame_at_entry(regs);
+	struct place at;
+
+	ENTERED(at, regs, number, reader);
+	if (!at.shell || frame < at.shell->top)
+		return 0;
+	finish(at.shell, at.row);
+	at.shell->top = frame;
+	at.shell->phase = PHASE_READING;
+	return 0;
+}
+
+/* bash only: nothing was seen of a command that was typed where neither readline nor history is used. */
+static __always_inline void take_unseen(struct shell *shell, const struct ec_shell_row *row)
+{
+	if (shell->begun || !read_number(shell, row->interactive, 0) || !row->input)
+		return;
+	if (read_number(shell, row->input, INPUT_STRING) == INPUT_STRING)
+		return;
+	begin(shell);
+}
+
+SEC("uretprobe")
+int shell_parsed(struct pt_regs *regs)
+{
+	struct shell *shell = known_shell(bpf_get_current_pid_tgid() >> 32);
+	struct ec_shell_row *row;
+	int result = returned(regs);
+
+	if (!shell || frame_at_return(regs) != shell->top)
+		return 0;
+	row = row_of(shell);
+	if (!row)
+		return 0;
+	if (row->taker) { /* zsh's hend, which has been taken care of at its entry, says whether to run it */
+		if (!result)
+			shell->phase = PHASE_REFUSED;
+		return 0;
+	}
+	if (shell->phase != PHASE_READING)
+		return 0;
+	shell->started_ns = bpf_ktime_get_boot_ns();
+	shell->phase = PHASE_RUNNING;
+	if (result || (row->parsed && !read_pointer(shell->base + row->parsed)))
+		shell->phase = PHASE_REFUSED;
+	else
+		take_unseen(shell, row);
+	return 0;
+}
+
+SEC("uretprobe")
+int shell_line(struct pt_regs *regs)
+{
+	struct shell *shell = known_shell(bpf_get_current_pid_tgid() >> 32);
+	__u64 line = returned(regs);
+	struct ec_shell_row *row;
+
+	/* Other programs use readline, too; and a builtin may, while a command runs. */
+	if (!shell || shell->phase != PHASE_READING || !line)
+		return 0;
+	row = row_of(shell);
+	if (!row)
+		return 0;
+	take_line(shell, line, WHOLE, EC_FORM_GIVEN, row->taker ? EC_ENCODING_META : EC_ENCODING_PLAIN);
+	shell->told = 1;
+	return 0;
+}
+
+/* A first line that is not used is a command of its own, which is not run and does not change $?. */
+static __always_inline void refuse(struct shell *shell)
+{
+	struct ending ending = {
+		.session = shell->session,
+		.command = shell->command,
+		.lines = shell->lines,
+		.how = EC_ENDING_NOT_RUN,
+	};
+
+	send_end(&ending);
+	forget(shell);
+}
+
+static __always_inline int expand(struct pt_regs *regs, __u32 number)
+{
+	__u64 line = argument(regs, 0);
+	struct place at;
+
+	ENTERED(at, regs, number, expander);
+	if (!at.shell || at.shell->phase == PHASE_RUNNING || at.shell->phase == PHASE_REFUSED)
+		return 0;
+	if (!at.shell->told)
+		take_line(at.shell, line, WHOLE, EC_FORM_GIVEN, EC_ENCODING_PLAIN);
+	if (at.shell->phase == PHASE_UNKNOWN)
+		at.shell->started_ns = bpf_ktime_get_boot_ns();
+	at.shell->told = 0;
+	at.shell->raw = line;
+	return 0;
+}
+
+SEC("uretprobe")
+int shell_expanded(struct pt_regs *regs)
+{
+	struct shell *shell = known_shell(bpf_get_current_pid_tgid() >> 32);
+	__u64 line = returned(regs);
+
+	if (!shell || !shell->raw)
+		return 0;
+	if (!line && shell->lines == 1)
+		refuse(shell); /* bash goes on to read as if it were blank */
+	else if (!line)
+		take_line(shell, 0, 0, EC_FORM_REFUSED, EC_ENCODING_PLAIN);
+	else if (line != shell->raw)
+		take_line(shell, line, WHOLE, EC_FORM_EXPANDED, EC_ENCODING_PLAIN);
+	shell->raw = 0;
+	return 0;
+}
+
+static __always_inline int taken(struct pt_regs *regs, __u32 number)
+{
+	__u64 frame = frame_at_entry(regs), start, end;
+	struct place at;
+
+	ENTERED(at, regs, number, taker);
+	if (!at.shell || frame < at.shell->top || at.shell->phase == PHASE_RUNNING)
+		return 0;
+	at.shell->top = frame;
+	at.shell->started_ns = bpf_ktime_get_boot_ns();
+	at.shell->phase = argument(regs, 0) ? PHASE_RUNNING : PHASE_REFUSED;
+	start = read_pointer(at.shell->base + at.row->text);
+	end = read_pointer(at.shell->base + at.row->text_end);
+	if (start && end > start && end - start < WHOLE)
+		take_line(at.shell, start, end - start, at.shell->told ? EC_FORM_WHOLE : EC_FORM_GIVEN,
+			  EC_ENCODING_META);
+	return 0;
+}
+
+/* --- what is not typed --- */
+
+/* bash: whether what is executed now comes from elsewhere than a person's lines, and from where. */
+static __always_inline int origin_of(const struct shell *shell, const struct ec_shell_row *row)
+{
+	if (read_number(shell, row->sourced, 0) > 0)
+		return EC_ORIGIN_SOURCED;
+	if (row->string && read_pointer(shell->base + row->string))
+		return EC_ORIGIN_STRING;
+	if (read_number(shell, row->interactive, 0))
+		return EC_ORIGIN_TYPED;
+	/* BASH_INPUT: enum stream_type type; char *name; union { ...; int buffered_fd; } location */
+	if (row->input && read_number(shell, row->input + 16, -1) == 0)
+		return EC_ORIGIN_INPUT;
+	return EC_ORIGIN_SCRIPT;
+}
+
+/*
+ * Ends the steps that were jumped out of (by "return", or an error), which stand deeper on the stack than "frame": all
+ * of them took the status of what they were jumped to.
+ */
+static __always_inline void end_jumped(struct shell *shell, __u32 pid, __u64 frame, __s32 status)
+{
+	struct ending ending = {
+		.session = shell->session,
+		.lines = 1,
+		.status = status,
+		.has_status = status >= 0,
+		.how = EC_ENDING_RETURNED,
+	};
+	struct step_key key = { .frame = shell->step, .pid = pid };
+	__u32 i;
+
+	for (i = 0; i < OUTER_STEPS && key.frame && key.frame < frame; i++) {
+		struct step *step = bpf_map_lookup_elem(&steps, &key);
+		struct step_key gone = key;
+
+		if (!step) {
+			key.frame = 0;
+			break;
+		}
+		key.frame = step->outer;
+		ending.command = step->command;
+		ending.started_ns = step->started_ns;
+		bpf_map_delete_elem(&steps, &gone);
+		if (ending.command)
+			send_end(&ending);
+	}
+	shell->step = key.frame;
+}
+
+static __always_inline int execute(struct pt_regs *regs, __u32 number)
+{
+	struct step_key key = { .frame = frame_at_entry(regs), .pid = bpf_get_current_pid_tgid() >> 32 };
+	struct step step = {};
+	struct place at;
+
+	ENTERED(at, regs, number, executor);
+	if (!at.shell || origin_of(at.shell, at.row) == EC_ORIGIN_TYPED)
+		return 0;
+	if (at.shell->step && at.shell->step < key.frame)
+		end_jumped(at.shell, key.pid, key.frame, read_number(at.shell, at.row->status, -1));
+	step.outer = at.shell->step;
+	step.started_ns = bpf_ktime_get_boot_ns();
+	step.left = (__s32)argument(regs, 1) || (__s32)argument(regs, 3) != NO_PIPE;
+	if (bpf_map_update_elem(&steps, &key, &step, BPF_ANY)) {
+		count_loss(table_full_records);
+		return 0;
+	}
+	at.shell->step = key.frame;
+	return 0;
+}
+
+SEC("uprobe")
+int shell_step(struct pt_regs *regs)
+{
+	struct step_key key = { .pid = bpf_get_current_pid_tgid() >> 32 };
+	struct shell *shell = known_shell(key.pid);
+	struct ec_shell_row *row;
+	struct line line = {};
+	struct step *step;
+
+	/* Prompt commands and completions run while a person's next line is awaited. */
+	if (!shell || !shell->step)
+		return 0;
+	row = row_of(shell);
+	if (!row || (shell->phase == PHASE_READING && shell->top && read_number(shell, row->interactive, 0)))
+		return 0;
+	key.frame = shell->step;
+	step = bpf_map_lookup_elem(&steps, &key);
+	if (!step || step->command)
+		return 0;
+	line.address = read_pointer(shell->base + row->printed);
+	if (!line.address)
+		return 0;
+	step->command = ++shell->last;
+	line.session = shell->session;
+	line.command = step->command;
+	line.length = WHOLE;
+	send_begin(shell, step->command, origin_of(shell, row), row->input ? shell->base + row->input + 8 : 0);
+	send_line(&line);
+	return 0;
+}
+
+SEC("uretprobe")
+int shell_executed(struct pt_regs *regs)
+{
+	struct step_key key = { .frame = frame_at_return(regs), .pid = bpf_get_current_pid_tgid() >> 32 };
+	struct shell *shell = known_shell(key.pid);
+	struct step *step;
+
+	if (!shell)
+		return 0;
+	step = bpf_map_lookup_elem(&steps, &key);
+	if (!step)
+		return 0;
+	if (shell->step != key.frame) {
+		end_jumped(shell, key.pid, key.frame, returned(regs));
+		step = bpf_map_lookup_elem(&steps, &key);
+		if (!step)
+			return 0;
+	}
+	shell->step = step->outer;
+	if (step->command) {
+		struct ending ending = {
+			.session = shell->session,
+			.started_ns = step->started_ns,
+			.command = step->command,
+			.lines = 1,
+			.status = returned(regs),
+			.how = step->left ? EC_ENDING_LEFT : EC_ENDING_RETURNED,
+			.has_status = !step->left,
+		};
+
+		send_end(&ending);
+	}
+	bpf_map_delete_elem(&steps, &key);
+	return 0;
+}
+
+/* zsh: only the text of -c comes in the context "cmdarg" (Src/init.c, zsh_main). */
+static __always_inline int string(struct pt_regs *regs, __u32 number)
+{
+	struct line line = { .address = argument(regs, 0), .length = WHOLE, .encoding = EC_ENCODING_META };
+	char context[8] = {};
+	struct place at;
+
+	ENTERED(at, regs, number, stringer);
+	if (!at.shell || at.shell->string)
+		return 0;
+	bpf_probe_read_user_str(context, sizeof(context), (void *)argument(regs, 3));
+	if (context[0] != 'c' || context[1] != 'm' || context[2] != 'd' || context[3] != 'a' || context[4] != 'r')
+		return 0;
+	at.shell->string = frame_at_entry(regs);
+	at.shell->string_command = line.command = ++at.shell->last;
+	at.shell->started_ns = bpf_ktime_get_boot_ns();
+	line.session = at.shell->session;
+	send_begin(at.shell, line.command, EC_ORIGIN_STRING, 0);
+	send_line(&line);
+	return 0;
+}
+
+SEC("uretprobe")
+int shell_strung(struct pt_regs *regs)
+{
+	struct shell *shell = known_shell(bpf_get_current_pid_tgid() >> 32);
+	struct ending ending = { .lines = 1, .has_status = 1 };
+	struct ec_shell_row *row;
+
+	if (!shell || !shell->string || frame_at_return(regs) != shell->string)
+		return 0;
+	row = row_of(shell);
+	if (!row)
+		return 0;
+	ending.session = shell->session;
+	ending.command = shell->string_command;
+	ending.started_ns = shell->started_ns;
+	ending.status = read_number(shell, row->status, 0);
+	shell->string = 0;
+	send_end(&ending);
+	return 0;
+}
+
+/* --- the end of a shell --- */
+
+static __always_inline int end_shell(__u8 how, __s32 status, __u8 has_status)
+{
+	__u32 pid = bpf_get_current_pid_tgid() >> 32, i;
+	struct shell *shell = known_shell(pid);
+	struct step_key key = { .pid = pid };
+	struct ending ending = { .how = how, .status = status, .has_status = has_status };
+
+	if (!shell)
+		return 0;
+	ending.session = shell->session;
+	key.frame = shell->step;
+	for (i = 0; i < OUTER_STEPS && key.frame; i++) {
+		struct step *step = bpf_map_lookup_elem(&steps, &key);
+		struct step_key gone = key;
+
+		if (!step)
+			break;
+		key.frame = step->outer;
+		ending.command = step->command;
+		ending.started_ns = step->started_ns;
+		ending.lines = 1;
+		bpf_map_delete_elem(&steps, &gone);
+		if (ending.command)
+			send_end(&ending);
+	}
+	if (shell->string) {
+		ending.command = shell->string_command;
+		ending.started_ns = shell->started_ns;
+		ending.lines = 1;
+		send_end(&ending);
+	}
+	if (shell->begun) {
+		ending.command = shell->command;
+		ending.started_ns = shell->started_ns;
+		ending.lines = shell->lines;
+		if (shell->phase == PHASE_READING && how == EC_ENDING_EXITED)
+			ending.how = EC_ENDING_ABANDONED;
+		send_end(&ending);
+	}
+	bpf_map_delete_elem(&shells, &pid);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(shell_exit, struct task_struct *task)
+{
+	int code = BPF_CORE_READ(task, exit_code);
+
+	/* the last thread out; the count is already lowered when the tracepoint is reached (kernel/exit.c, do_exit) */
+	if (BPF_CORE_READ(task, signal, live.counter))
+		return 0;
+	if (code & 0x7f)
+		return end_shell(EC_ENDING_KILLED, code & 0x7f, 1);
+	return end_shell(EC_ENDING_EXITED, (code >> 8) & 0xff, 1);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(shell_exec)
+{
+	return end_shell(EC_ENDING_REPLACED, 0, 0);
+}
+
+/* --- programs that are entered with the row of their file --- */
+
+/* Kernels without attach cookies (before 5.15, commit 7adfc6c9b315): one program for each row. */
+#define SLOT(NAME, FUNCTION, N)                               \
+	SEC("uprobe") int NAME##_##N(struct pt_regs *regs)    \
+	{                                                     \
+		return FUNCTION(regs, N);                     \
+	}
+#define BY_FILE(NAME, FUNCTION)                               \
+	SEC("uprobe") int NAME(struct pt_regs *regs)          \
+	{                                                     \
+		return FUNCTION(regs, bpf_get_attach_cookie(regs)); \
+	}                                                     \
+	SLOT(NAME, FUNCTION, 0)                               \
+	SLOT(NAME, FUNCTION, 1)                               \
+	SLOT(NAME, FUNCTION, 2)                               \
+	SLOT(NAME, FUNCTION, 3)                               \
+	SLOT(NAME, FUNCTION, 4)                               \
+	SLOT(NAME, FUNCTION, 5)                               \
+	SLOT(NAME, FUNCTION, 6)                               \
+	SLOT(NAME, FUNCTION, 7)
+
+BY_FILE(shell_read, read_next)
+BY_FILE(shell_expand, expand)
+BY_FILE(shell_taken, taken)
+BY_FILE(shell_execute, execute)
+BY_FILE(shell_string, string)
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

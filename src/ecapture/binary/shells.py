@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Says which shell a file is, and where the functions and variables are that show its commands.
+
+bash and zsh export nearly all they have, because builtins and modules that are loaded at run time
+use it. So what can be seen of a shell is which names it has, whatever its version; builds that are
+linked statically have them in the full symbol table, unless they were stripped. Other shells are
+only recognised, by their constants, to be told of.
+
+Invariants: a variable is part of the file's data, a function of its code; where a name that a
+shell cannot be understood without is missing, ``reason`` says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+from ecapture.binary.elf import ElfFile, Symbol
+from ecapture.errors import NotExecutable
+
+Kind = Literal["bash", "zsh", "readline", "zle", "busybox", "dash", "fish"]
+How = Literal["dynsym", "symtab", "content"]
+
+
+class Names(NamedTuple):
+    """What is looked for in a shell. Without one of ``required`` it cannot be understood."""
+
+    required: tuple[str, ...]
+    functions: tuple[str, ...]
+    required_variables: tuple[str, ...]
+    variables: tuple[str, ...]
+
+
+NAMES: Final[dict[Kind, Names]] = {
+    "bash": Names(
+        ("parse_command", "reader_loop"),
+        ("readline", "pre_process_line", "execute_command_internal", "run_debug_trap"),
+        ("last_command_exit_value",),
+        (
+            "global_command",
+            "interactive_shell",
+            "bash_input",
+            "command_execution_string",
+            "sourcelevel",
+            "the_printed_command_except_trap",
+        ),
+    ),
+    "zsh": Names(
+        ("hbegin", "hend"),
+        ("zleread", "execstring"),
+        ("lastval", "chline", "hptr"),
+        (),
+    ),
+}
+"""By the kind of the file."""
+
+MARKERS: Final[dict[bytes, Kind]] = {
+    b"@(#)Bash version ": "bash",
+    b"zsh: job can't be suspended": "zsh",
+    b"BusyBox v": "busybox",
+    b"__fish_print_help": "fish",
+    b"\0PS1=$ \0": "dash",
+}
+"""Constants that only these have, for files whose functions have no names."""
+
+VERSIONS: Final = {
+    "bash": (
+        b"@(#)Bash version ",
+        re.compile(rb"@\(#\)(Bash version \d+\.\d+\.\d+\(\d+\))"),
+    ),
+    "zsh": (b"/zsh/", re.compile(rb"/(zsh/\d+\.\d+[\w.-]*)")),
+    "busybox": (b"BusyBox v", re.compile(rb"(BusyBox v\d+\.\d+\.\d+)")),
+}
+"""How each tells its version: the constant prefix, then the whole."""
+
+NAMELESS: Final = "its functions have no names: what it runs cannot be seen"
+
+
+class Shell(NamedTuple):
+    """A shell. ``functions`` are file offsets, ``addresses`` those of all as they were linked."""
+
+    kind: Kind
+    how: How
+    functions: dict[str, int]
+    addresses: dict[str, int]
+    reason: str
+
+
+def exported(elf: ElfFile) -> Shell | None:
+    """Return the shell that exports its functions, or the line editor of one.
+
+    Raises:
+        NotExecutable: the file contradicts itself.
+    """
+    if elf.soname.startswith("libreadline"):
+        found = elf.symbol("readline")
+        return _shell(elf, "readline", "dynsym", {"readline": found}, {}) if found else None
+    if elf.symbol("zleread") and elf.symbol("zlecore") and not elf.symbol("hend"):
+        return _shell(elf, "zle", "dynsym", {"zleread": elf.symbol("zleread")}, {})
+    for kind, names in NAMES.items():
+        if all(elf.symbol(name) for name in names.required):
+            functions = {n: elf.symbol(n) for n in (*names.required, *names.functions)}
+            wanted = (*names.required_variables, *names.variables)
+            variables = {name: elf.symbol(name, variable=True) for name in wanted}
+            return _shell(elf, kind, "dynsym", functions, variables)
+    return None
+
+
+def nameless(elf: ElfFile, marker: bytes) -> Shell:
+    """Return the shell that a marker tells of, with what the full symbol table names of it."""
+    kind = MARKERS[marker]
+    names = NAMES.get(kind)
+    if names is not None:
+        functions = elf.symtab((*names.required, *names.functions))
+        if all(name in functions for name in names.required):
+            wanted = (*names.required_variables, *names.variables)
+            variables = elf.symtab(wanted, variables=True)
+            return _shell(elf, kind, "symtab", functions, variables)
+    return Shell(kind, "content", {}, {}, NAMELESS)
+
+
+def _shell(
+    elf: ElfFile,
+    kind: Kind,
+    how: How,
+    functions: Mapping[str, Symbol | None],
+    variables: Mapping[str, Symbol | None],
+) -> Shell:
+    offsets: dict[str, int] = {}
+    addresses: dict[str, int] = {}
+    for name, symbol in functions.items():
+        if symbol is not None:
+            try:
+                offsets[name] = elf.file_offset(symbol.address, executable=True)
+            except NotExecutable:
+                continue
+            addresses[name] = symbol.address
+    addresses |= {name: symbol.address for name, symbol in variables.items() if symbol is not None}
+    names = NAMES.get(kind)
+    required = (*names.required, *names.required_variables) if names else ()
+    missing = [name for name in required if name not in addresses]
+    reason = f"lacks {', '.join(missing)}" if missing else ""
+    return Shell(kind, how, offsets, addresses, reason)

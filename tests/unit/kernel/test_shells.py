@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of shells say where everything is, and are given out once each."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ecapture._wire import SECRET_SLOTS, SHELL_ROW, SHELL_ROW_FIELDS, SHELL_ROWS, Shape
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.library import Library, identify
+from ecapture.errors import AttachRefused
+from ecapture.kernel.feature import feature
+from ecapture.kernel.shells import SHAPES, Shells, shell_row
+
+BASH = Path("/bin/bash")
+
+
+class Written:
+    """What is written to the map of rows."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def set_shell_row(self, row, content):
+        assert row not in self.rows
+        self.rows[row] = content
+
+
+def library(**addresses):
+    return Library(
+        kind="bash",
+        linkage="executable",
+        how="dynsym",
+        visible=True,
+        addresses=addresses,
+    )
+
+
+def test_a_row_has_every_address():
+    with ElfFile(BASH) as elf:
+        found = identify(elf)
+    values = dict(zip(SHELL_ROW_FIELDS, SHELL_ROW.unpack(shell_row(found)), strict=True))
+    assert values["reader"] == found.addresses["parse_command"]
+    assert values["status"] == found.addresses["last_command_exit_value"]
+    assert {name for name, value in values.items() if not value} == {
+        "taker",
+        "stringer",
+        "text",
+        "text_end",
+    }
+    assert SHELL_ROW.unpack(shell_row(library())) == (0,) * len(SHELL_ROW_FIELDS)
+
+
+def test_equal_shells_share_a_row():
+    written = Written()
+    shells = Shells(written)
+    one, other = library(hend=1), library(hend=2)
+    assert [shells.row(one), shells.row(other), shells.row(msgspec.structs.replace(one))] == [
+        0,
+        1,
+        0,
+    ]
+    assert list(written.rows) == [0, 1]
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_there_are_so_many_rows(monkeypatch, without):
+    monkeypatch.setenv("ECAPTURE_WITHOUT", "attach_cookie" if without else "")
+    feature.cache_clear()
+    if not without and not feature("attach_cookie"):
+        pytest.skip("needs attach_cookie")
+    shells = Shells(Written())
+    limit = SECRET_SLOTS if without else SHELL_ROWS
+    assert [shells.row(library(hend=n)) for n in range(limit)] == list(range(limit))
+    with pytest.raises(AttachRefused, match="too many"):
+        shells.row(library(hend=limit))
+    feature.cache_clear()
+
+
+def test_shapes():
+    assert Shape.SHELL_READ in SHAPES
+    assert Shape.PLAINTEXT not in SHAPES

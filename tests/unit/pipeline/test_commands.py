@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of commands become commands; whatever is missing is said."""
+
+import pytest
+from records import plaintext
+from shell_records import begun, command, line, over
+
+from ecapture.events import Summary
+from ecapture.pipeline.commands import Commands, unmetafied
+
+
+def passed(*events, **how):
+    return Commands(Summary(), **how).feed(list(events))
+
+
+def test_three_parts_are_a_command():
+    assert passed(begun(), line(), over()) == [command()]
+
+
+def test_other_events_pass_untouched():
+    events = [plaintext()]
+    assert Commands(Summary()).feed(events) is events
+    assert passed(plaintext(), begun(), line(), plaintext(b"x"), over()) == [
+        plaintext(),
+        plaintext(b"x"),
+        command(),
+    ]
+
+
+def test_lines_are_joined_and_pieces_too():
+    assert passed(
+        begun(),
+        line(b"cat ", last=False),
+        line(b"<<X", offset=4),
+        line(b"", line=1),
+        line(b"X", line=2),
+        over(lines=3),
+    ) == [command("cat <<X\n\nX")]
+
+
+def test_what_history_makes_of_a_line_takes_its_place():
+    expanded = line(b"echo ls", line=1, form="expanded")
+    assert passed(begun(), line(b"if :"), line(b"echo !!", line=1), expanded, over(lines=2)) == [
+        command("if :\necho ls", typed="if :\necho !!")
+    ]
+
+
+def test_a_whole_takes_the_place_of_all_lines():
+    whole = line(b"for a\ndo\n", line=1, form="whole", encoding="meta")
+    parts = [line(b"!f\n", encoding="meta"), line(b"do\n", line=1, encoding="meta"), whole]
+    assert passed(begun(), *parts, over(lines=2)) == [command("for a\ndo", typed="!f\ndo")]
+    parts[2] = line(b"!f\ndo\n", line=1, form="whole", encoding="meta")
+    assert passed(begun(), *parts, over(lines=2)) == [command("!f\ndo")]
+
+
+def test_a_line_that_was_refused_was_not_run():
+    refused = line(b"", form="refused")
+    assert passed(begun(), line(b"!x"), refused, over()) == [command("!x", ended="not run")]
+
+
+@pytest.mark.parametrize("text", [b"", b"   ", b"\t"])
+def test_a_blank_line_is_no_command(text):
+    assert passed(begun(), line(text), over()) == []
+
+
+def test_bytes_that_are_no_utf_8_are_escaped():
+    assert passed(begun(), line(b"echo \xff\xc3\xa9"), over()) == [command("echo \\xffé")]
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([begun(), line(b"a", last=False), line(b"c", offset=2)], "ac"),
+        ([begun(), line(b"a", last=False)], "a"),
+        ([begun(), line(b"b", offset=1)], "b"),
+        ([begun(), line(b"b", line=1)], "b"),
+        ([begun()], ""),
+        ([], ""),
+    ],
+)
+def test_what_found_no_room_is_said(parts, text):
+    (found,) = passed(*parts, over())
+    assert (found.text, found.missing) == (text, "lost")
+
+
+def test_without_its_beginning_a_command_is_still_told_of():
+    (found,) = passed(line(), over())
+    assert (found.text, found.missing, found.uid, found.directory) == ("ls", "lost", 1000, None)
+
+
+def test_what_was_typed_unseen_is_said():
+    assert passed(begun(), over(lines=0)) == [command("", missing="unseen")]
+
+
+@pytest.mark.parametrize("missing", ["truncated", "unreadable"])
+def test_what_was_cut_is_said_and_counted(missing):
+    summary = Summary()
+    stage = Commands(summary)
+    assert stage.feed([begun(), line(missing=missing), over()]) == [command(missing=missing)]
+    assert (summary.events, summary.bytes) == (1, 2)
+    assert (summary.truncated, summary.unreadable) == ((1, 0) if missing == "truncated" else (0, 1))
+
+
+def test_sessions_and_processes_do_not_mix():
+    parts = [begun(), begun(pid=5), begun(session=8)]
+    parts += [line(b"one"), line(b"two", pid=5), line(b"three", session=8)]
+    parts += [over(), over(pid=5), over(session=8)]
+    assert [found.text for found in passed(*parts)] == ["one", "two", "three"]
+
+
+def test_what_runs_when_the_capture_ends_is_told_of():
+    stage = Commands(Summary())
+    assert stage.feed([begun(), line(b"sleep 9")]) == []
+    (found,) = stage.close()
+    assert (found.text, found.ended, found.status, found.duration_ns) == (
+        "sleep 9",
+        "running",
+        None,
+        None,
+    )
+    assert stage.close() == []
+
+
+def test_what_is_open_is_bounded():
+    stage = Commands(Summary(), open_commands=2)
+    out = []
+    for number in range(5):
+        out += stage.feed([begun(command=number), line(b"%d" % number, command=number)])
+    assert [(found.text, found.ended) for found in out] == [
+        ("0", "running"),
+        ("1", "running"),
+        ("2", "running"),
+    ]
+
+
+def test_a_killed_shell_has_a_signal_and_no_status():
+    (found,) = passed(begun(), line(), over(ending="killed", status=9))
+    assert (found.signal, found.status) == (9, None)
+
+
+def test_how_long_a_job_runs_that_was_left_is_not_known():
+    (found,) = passed(begun(origin="script"), line(), over(ending="left", status=None))
+    assert found.duration_ns is None
+
+
+def test_the_end_of_a_printed_here_document_is_no_line():
+    (found,) = passed(begun(origin="script"), line(b"cat <<X\nX\n"), over())
+    assert (found.text, found.typed) == ("cat <<X\nX", "")
+
+
+@pytest.mark.parametrize(
+    ("kept", "typed"),
+    [
+        (b"", b""),
+        (b"plain", b"plain"),
+        ("é".encode(), "é".encode()),
+        (b"\xc3\x83\xa3", "Ã".encode()),
+        (b"\x83\x20", b"\x00"),
+        (b"a\x83", b"a"),
+        (b"\x83\x83", b""),
+    ],
+)
+def test_what_zsh_keeps_becomes_what_was_typed(kept, typed):
+    assert unmetafied(kept) == typed
