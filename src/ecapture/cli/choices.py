@@ -84,6 +84,20 @@ def parses(given: dict[str, Any]) -> bool:
     return not (unparsed or only_keys(given) or only_packets(given))
 
 
+def _only_status(given: dict[str, Any]) -> list[Stage]:
+    if given.get("errnumber") is None:
+        return []
+    if given["model"] == "record":
+        raise UsageError(
+            option="--errnumber",
+            problem="a recording holds what the kernel sent, whole",
+            hint="record without it, and use --filter 'exit_status == N' on replay",
+        )
+    from ecapture.pipeline.exit_status import OnlyStatus  # noqa: PLC0415 - only where it is used
+
+    return [OnlyStatus(given["errnumber"])]
+
+
 def make_stages(
     given: dict[str, Any],
     container_of: Callable[[int], str],
@@ -125,16 +139,7 @@ def make_stages(
                 hint="record without it, and filter on replay",
             )
         stages.append(Filtered(Filter(given["filter"], container_of=container_of)))
-    if given.get("errnumber") is not None:
-        from ecapture.pipeline.exit_status import OnlyStatus  # noqa: PLC0415
-
-        if given["model"] == "record":
-            raise UsageError(
-                option="--errnumber",
-                problem="a recording holds what the kernel sent, whole",
-                hint="record without it, and use --filter 'exit_status == N' on replay",
-            )
-        stages.append(OnlyStatus(given["errnumber"]))
+    stages += _only_status(given)
     if given["redact"]:
         from ecapture.pipeline.redact import Redacted  # noqa: PLC0415
 
