@@ -15,9 +15,13 @@ BY_CONTENT = ("-o", "tcp.try_heuristic_first:TRUE", "-o", "udp.try_heuristic_fir
 ENVIRONMENT = os.environ | {"HOME": _HOME, "XDG_CONFIG_HOME": _HOME}
 
 
-def fields(path: Path, shown: str, *names: str) -> list[list[str]]:
-    """The fields of the packets that a display filter lets through, one list a packet."""
+def fields(path: Path, shown: str, *names: str, decode_as: str = "") -> list[list[str]]:
+    """The fields of the packets that a display filter lets through, one list a packet.
+
+    ``decode_as`` names the protocol of a port, such as "tcp.port==5432,pgsql".
+    """
     words = ["tshark", "-n", *BY_CONTENT, "-r", str(path), "-Y", shown, "-T", "fields"]
+    words += ["-d", decode_as] if decode_as else []
     for name in names:
         words += ["-e", name]
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=ENVIRONMENT)

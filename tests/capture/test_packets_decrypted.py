@@ -7,6 +7,7 @@ What was made is known from who made it: each request has a number of its own in
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,6 +142,41 @@ def test_every_request_of_node(protocol, certificate, tmp_path):
         captured.finish(number=None)
     assert requested(captured.path) == made(range(50))
     assert "secret after packets" not in captured.stderr
+
+
+@nginx_serves
+@pytest.mark.needs("program:wget")
+def test_every_request_of_gnutls(web, tmp_path):
+    """Debian's wget uses GnuTLS."""
+    linked = subprocess.run(
+        ["ldd", shutil.which("wget")], capture_output=True, text=True, check=True
+    ).stdout
+    if "libgnutls" not in linked:
+        pytest.skip("this wget does not use GnuTLS")
+    words = ["wget", "-q", "--no-check-certificate", "-O", "/dev/null"]
+    words += [f"https://127.0.0.1:{web.port}/file?{number}" for number in range(5)]
+    with Captured(tmp_path, "-i", "lo", mode="pcap", probe="gnutls", command=words) as captured:
+        captured.finish(number=None)
+    assert requested(captured.path) == made(range(5))
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_tls_that_begins_within_a_connection(version, certificate, tmp_path_factory, tmp_path):
+    """A PostgreSQL driver (psycopg2-binary 2.9.11) asks in the clear whether it may use TLS."""
+    wheels = tmp_path_factory.mktemp("wheels")
+    [libpq] = unpacked("openssl-3.5.4", wheels).glob("psycopg2_binary.libs/libpq-*")
+    stub = (sys.executable, PROGRAMS / "postgres_stub.py", *certificate, tmp_path / "log", version)
+    with (
+        running(*stub) as server,
+        Obeying("libpq_client.py", libpq, LD_LIBRARY_PATH=libpq.parent) as client,
+    ):
+        port, own = int(server.stdout.readline()), client.process.pid
+        with Packets(tmp_path, "--pid", own, port=port) as captured:
+            for _ in range(5):
+                assert client.do(f"query {port}") == "42"
+            captured.finish()
+    told = fields(captured.path, "pgsql.query", "pgsql.query", decode_as=f"tcp.port=={port},pgsql")
+    assert told == [["SELECT 42"]] * 5
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
