@@ -91,6 +91,28 @@ def test_pyopenssl(version, certificate, wheels, tmp_path):
     assert labels(lines) == sorted(3 * ROUNDS[version])
 
 
+@pytest.mark.skipif(not KEPT, reason="OpenSSL before 1.1.1 needs attach cookies")
+def test_openssl_1_1_0(certificate, tmp_path):
+    """cryptography 2.1.4: handshakes, resumed ones and one that is older than the capture."""
+    servers, library = tmp_path / "server.log", packages.fetch("openssl-1.1.0g-static")
+    with (
+        s_server(certificate, "-rev", "-keylogfile", servers) as (started, _said),
+        Obeying("cffi_client.py", library) as client,
+    ):
+        client.do(f"connect {started.port}")
+        with Keyed(tmp_path, "--pid", client.process.pid) as captured:
+            assert client.do("say") == "olleh"
+            client.do("close")
+            for command in ("connect", "resume"):
+                assert client.do(f"{command} {started.port}") == "TLSv1.2"
+                assert client.do("say") == "olleh"
+                client.do("close")
+            captured.wait_lines(3)
+            lines = captured.lines()
+    assert set(lines) == set(read_keys(servers))
+    assert labels(lines) == 3 * ["CLIENT_RANDOM"]
+
+
 @pytest.mark.parametrize("version, number", [("1.2", 6), ("1.3", 7)])
 def test_curl_of_pycurl(version, number, certificate, wheels, tmp_path):
     """pycurl 7.45.6: libcurl over OpenSSL 3.4.1."""
