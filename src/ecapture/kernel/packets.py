@@ -31,6 +31,8 @@ from ecapture.errors import AttachRefused, TargetError, TargetNotFound, UsageErr
 from ecapture.events import Event, Interface, InterfaceCounts, Packets
 from ecapture.kernel import _native, _network
 from ecapture.kernel.attach import Programs, translated
+from ecapture.kernel.classic import Instruction, translate
+from ecapture.kernel.expression import compile_expression
 from ecapture.kernel.links import Link, LinkWatch, Space
 from ecapture.kernel.owners import Owners, cgroup_ids, wanted_programs
 
@@ -41,6 +43,7 @@ IN, OUT = "ecapture_in", "ecapture_out"
 # enum bpf_attach_type and the flags of its links (UAPI linux/bpf.h, Linux 6.6)
 _TCX_INGRESS, _TCX_EGRESS = 46, 47
 _BEFORE = 1 << 3
+_CLASSIFIER = 3  # BPF_PROG_TYPE_SCHED_CLS
 # Where a pcapng block has its length, and what lengths are multiples of.
 _LENGTH_AT, _ALIGN = 4, 4
 _OWN_MAPS = frozenset({"interfaces", "behind_filter"})
@@ -56,11 +59,13 @@ class Plan:
         config.check()
         self.config = config
         self.spaces: list[tuple[Space, LinkWatch, list[Link]]] = []
+        self._compiled: dict[int, list[Instruction]] = {}
         self._resources = ExitStack()
         try:
             for pid in config.spaces or (0,):
                 self._add(pid)
             self._check_names()
+            self._check_expression()
         except BaseException:
             self.close()
             raise
@@ -93,6 +98,35 @@ class Plan:
                         hint="choose other interfaces",
                     )
 
+    def _check_expression(self) -> None:
+        # By default interfaces for which the expression means nothing are left out; where they
+        # were asked for, or none remains, it is refused.
+        kinds = {
+            link.kind[0]: link.name in self.config.interfaces
+            for _space, _watch, links in self.spaces
+            for link in sorted(links, key=lambda link: link.name in self.config.interfaces)
+            if link.kind is not None and self.wants(link)
+        }
+        failures: list[UsageError] = []
+        for link_type, named in kinds.items():
+            try:
+                self.filter_for(link_type)
+            except UsageError as error:
+                failures.append(error)
+                if named or len(failures) == len(kinds):
+                    raise
+
+    def filter_for(self, link_type: int) -> list[Instruction]:
+        """The classic program for frames of a link type, empty if there is no filter.
+
+        Raises UsageError, FeatureMissing.
+        """
+        if self.config.expression and link_type not in self._compiled:
+            compiled = compile_expression(self.config.expression, link_type)
+            translate(compiled, sent=False, next_programs=0, index=0)  # whether it can be
+            self._compiled[link_type] = compiled
+        return self._compiled.get(link_type, [])
+
     def wants(self, link: Link) -> bool:
         """Whether packets of this interface were asked for."""
         return not self.config.interfaces or link.name in self.config.interfaces
@@ -100,6 +134,10 @@ class Plan:
     def close(self) -> None:
         """Ends the watches."""
         self._resources.close()
+
+
+def _descriptor(loaded: _native.Object, program: str) -> bytes:
+    return loaded.program_fd(program).to_bytes(4, "little")
 
 
 class _Watched(NamedTuple):
@@ -119,6 +157,27 @@ class _SpacePrograms:
         self.loaded = loaded
         self.interfaces = loaded.map("interfaces")
         self.watched: dict[int, _Watched] = {}
+        self._behind = loaded.map("behind_filter")
+        self._filters: dict[tuple[int, int], int] = {}
+        for index, program in enumerate((IN, OUT)):
+            self._behind.update(index.to_bytes(4, "little"), _descriptor(loaded, program))
+
+    def program_for(self, link_type: int, filter_: list[Instruction], index: int) -> int:
+        """The descriptor of what to attach; ``index``: 0 for frames that arrive, 1 for others."""
+        if not filter_:
+            return self.loaded.program_fd((IN, OUT)[index])
+        found = self._filters.get((link_type, index))
+        if found is None:
+            code = translate(filter_, sent=index == 1, next_programs=self._behind.fd, index=index)
+            with translated("the packet filter"):
+                found = _native.load_program(_CLASSIFIER, code)
+            self._filters[link_type, index] = found
+        return found
+
+    def close(self) -> None:
+        """Lets go of the filters."""
+        while self._filters:
+            os.close(self._filters.popitem()[1])
 
 
 class PacketPrograms:
@@ -218,15 +277,20 @@ class PacketPrograms:
             why = f"hardware type {link.hardware}" if kind is None else "there are too many"
             _log.warning("%s: its packets are not captured (%s)", link.name, why)
             return
+        try:
+            filter_ = self._plan.filter_for(kind[0])
+        except UsageError as error:
+            _log.warning("%s: its packets are not captured (%s)", link.name, error)
+            return
         number, now = self._next, self._wall_ns()
         row = INTERFACE.pack(number, kind[1], of_space.number, link.loopback)
         of_space.interfaces.update(link.index.to_bytes(4, "little"), row)
         attached: list[_network.Attachment] = []
         try:
             # A frame on the loopback interface passes both ways out and in: one is enough.
-            ways = ((OUT, _TCX_EGRESS), (IN, _TCX_INGRESS))[: 1 if link.loopback else 2]
-            for program, way in ways:
-                fd = of_space.loaded.program_fd(program)
+            ways = ((1, _TCX_EGRESS), (0, _TCX_INGRESS))[: 1 if link.loopback else 2]
+            for index, way in ways:
+                fd = of_space.program_for(kind[0], filter_, index)
                 attached.append(_network.Attachment(fd, link.index, way, _BEFORE))
         except _native.NativeError as error:
             for attachment in attached:
@@ -318,5 +382,7 @@ class PacketPrograms:
     def close(self) -> None:
         """Takes everything out and frees it."""
         self.detach()
+        for of_space in self._spaces:
+            of_space.close()
         self._spaces.clear()
         self._closing.close()
