@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -20,18 +19,16 @@ import msgspec
 
 from ecapture.errors import KernelError, PermissionMissing, TargetNotFound
 from ecapture.kernel import _network
+from ecapture.kernel.netlink import DUMP, INTERRUPTED, Message, Netlink, attributes, text
 
 _T = TypeVar("_T")
 
-# linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if.h
+# linux/rtnetlink.h, linux/if_link.h, linux/if.h
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
-_ERROR, _DONE = 2, 3
-_REQUEST, _DUMP, _INTERRUPTED = 1, 0x300, 0x10
 _LINK_GROUP = 1
 _NAME = 3
 _LOOPBACK = 8
-_HEAD, _LINK_HEAD, _ATTRIBUTE_HEAD = 16, 16, 4
-_READ_BYTES = 1 << 16
+_LINK_HEAD = 16
 
 ETHERNET_HEADER: Final = 14
 
@@ -85,34 +82,33 @@ class LinkWatch:
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._netlink = Netlink(_LINK_GROUP)
         self._known: dict[int, Link] = {}
-        self._socket.bind((0, _LINK_GROUP))
 
     def fileno(self) -> int:
         """To poll for changes."""
-        return self._socket.fileno()
+        return self._netlink.fileno()
 
     def all(self) -> list[Link]:
         """All interfaces, by index."""
-        while True:
-            self._ask()
-            found: dict[int, Link] = {}
+        told: list[Message] = []
+        while not told or any(message.flags & INTERRUPTED for message in told):
             try:
-                if self._answer(found):
-                    break
+                told = self._netlink.ask(_GETLINK, DUMP, bytes(_LINK_HEAD))
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise _refused(error) from error
-        self._known = found
-        return [found[index] for index in sorted(found)]
+        self._known = {}
+        for message in told:
+            self._note(message)
+        return [self._known[index] for index in sorted(self._known)]
 
     def changes(self) -> list[Link]:
         """What has come or gone since it was last asked. Does not wait."""
         changed: list[Link] = []
         while True:
             try:
-                batch = self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+                told = self._netlink.notices()
             except BlockingIOError:
                 return changed
             except OSError as error:
@@ -123,20 +119,22 @@ class LinkWatch:
                 changed += [_gone(link) for index, link in before.items() if index not in now]
                 changed += [link for index, link in now.items() if index not in before]
                 continue
-            for kind, _flags, content in _messages(batch):
-                link = _link(content) if kind in (_NEWLINK, _DELLINK) else None
-                if link is None:
-                    continue
-                if kind == _DELLINK:
-                    if self._known.pop(link.index, None):
-                        changed.append(_gone(link))
-                elif link.index not in self._known:
-                    self._known[link.index] = link
-                    changed.append(link)
+            changed += [link for link in map(self._note, told) if link is not None]
+
+    def _note(self, message: Message) -> Link | None:
+        # What a message changes of what is known.
+        link = _link(message.content)
+        if link is None or message.kind not in (_NEWLINK, _DELLINK):
+            return None
+        if message.kind == _DELLINK:
+            return _gone(link) if self._known.pop(link.index, None) else None
+        new = link.index not in self._known
+        self._known[link.index] = link
+        return link if new else None
 
     def close(self) -> None:
         """Ends the watch."""
-        self._socket.close()
+        self._netlink.close()
 
     def __enter__(self) -> Self:
         return self
@@ -144,62 +142,18 @@ class LinkWatch:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self) -> None:
-        request = (
-            (_HEAD + _LINK_HEAD).to_bytes(4, "little")
-            + _GETLINK.to_bytes(2, "little")
-            + (_REQUEST | _DUMP).to_bytes(2, "little")
-            + bytes(8 + _LINK_HEAD)
-        )
-        self._socket.send(request)
-
-    def _answer(self, found: dict[int, Link]) -> bool:
-        # False: the list changed while it was told, so it must be asked for again
-        whole = True
-        while True:
-            for kind, flags, content in _messages(self._socket.recv(_READ_BYTES)):
-                if kind == _ERROR:
-                    code = -int.from_bytes(content[:4], "little", signed=True)
-                    raise OSError(code, os.strerror(code))
-                whole = whole and not flags & _INTERRUPTED
-                if kind == _DONE:
-                    return whole
-                link = _link(content)
-                if link is not None and kind == _NEWLINK:
-                    found[link.index] = link
-                elif link is not None and kind == _DELLINK:
-                    found.pop(link.index, None)
-
-
-def _messages(batch: bytes) -> Iterator[tuple[int, int, bytes]]:
-    at = 0
-    while at + _HEAD <= len(batch):
-        length = int.from_bytes(batch[at : at + 4], "little")
-        if length < _HEAD or at + length > len(batch):
-            return
-        kind = int.from_bytes(batch[at + 4 : at + 6], "little")
-        flags = int.from_bytes(batch[at + 6 : at + 8], "little")
-        yield kind, flags, batch[at + _HEAD : at + length]
-        at += (length + 3) & ~3
-
 
 def _link(content: bytes) -> Link | None:
     # struct ifinfomsg: family and padding, type (u16), index (i32), flags (u32), change mask
-    if len(content) < _LINK_HEAD:
+    name = attributes(content[_LINK_HEAD:]).get(_NAME)
+    if name is None:
         return None
-    hardware = int.from_bytes(content[2:4], "little")
-    index = int.from_bytes(content[4:8], "little")
-    flags = int.from_bytes(content[8:12], "little")
-    at = _LINK_HEAD
-    while at + _ATTRIBUTE_HEAD <= len(content):
-        length = int.from_bytes(content[at : at + 2], "little")
-        if length < _ATTRIBUTE_HEAD or at + length > len(content):
-            break
-        if int.from_bytes(content[at + 2 : at + 4], "little") == _NAME:
-            name = content[at + _ATTRIBUTE_HEAD : at + length].split(b"\0", 1)[0]
-            return Link(index, os.fsdecode(name), hardware, flags)
-        at += (length + 3) & ~3
-    return None
+    return Link(
+        index=int.from_bytes(content[4:8], "little"),
+        name=text(name),
+        hardware=int.from_bytes(content[2:4], "little"),
+        flags=int.from_bytes(content[8:12], "little"),
+    )
 
 
 def _gone(link: Link) -> Link:

@@ -32,8 +32,11 @@ from ecapture.events import Event, Interface, InterfaceCounts, Packets
 from ecapture.kernel import _native, _network
 from ecapture.kernel.attach import Programs, translated
 from ecapture.kernel.classic import Instruction, translate
+from ecapture.kernel.clsact import Classifier, clean, prepare
 from ecapture.kernel.expression import compile_expression
+from ecapture.kernel.feature import feature
 from ecapture.kernel.links import Link, LinkWatch, Space
+from ecapture.kernel.netlink import Netlink
 from ecapture.kernel.owners import Owners, cgroup_ids, wanted_programs
 
 _log = logging.getLogger(__name__)
@@ -41,7 +44,7 @@ _log = logging.getLogger(__name__)
 PACKETS, OWNERS = "packets", "owners"
 IN, OUT = "ecapture_in", "ecapture_out"
 # enum bpf_attach_type and the flags of its links (UAPI linux/bpf.h, Linux 6.6)
-_TCX_INGRESS, _TCX_EGRESS = 46, 47
+_TCX = (46, 47)  # ingress, egress
 _BEFORE = 1 << 3
 _CLASSIFIER = 3  # BPF_PROG_TYPE_SCHED_CLS
 # Where a pcapng block has its length, and what lengths are multiples of.
@@ -144,7 +147,7 @@ class _Watched(NamedTuple):
     link: Link
     number: int
     start_ns: int
-    attached: list[_network.Attachment]
+    attached: list[_network.Attachment | Classifier]
 
 
 class _SpacePrograms:
@@ -159,6 +162,8 @@ class _SpacePrograms:
         self.watched: dict[int, _Watched] = {}
         self._behind = loaded.map("behind_filter")
         self._filters: dict[tuple[int, int], int] = {}
+        self.netlink = None if feature("tcx") else space.call(Netlink)
+        self._made: set[int] = set()
         for index, program in enumerate((IN, OUT)):
             self._behind.update(index.to_bytes(4, "little"), _descriptor(loaded, program))
 
@@ -174,8 +179,32 @@ class _SpacePrograms:
             self._filters[link_type, index] = found
         return found
 
+    def clean(self, links: Sequence[Link]) -> None:
+        """Removes what killed captures left at interfaces. To be called in the namespace."""
+        if self.netlink is not None:
+            for link in links:
+                clean(self.netlink, link.index, link.name)
+
+    def attach(self, link: Link, index: int, fd: int) -> list[_network.Attachment | Classifier]:
+        """Attaches a program; to be called in the namespace. Raises OSError."""
+        if self.netlink is None:
+            return [_network.Attachment(fd, link.index, _TCX[index], _BEFORE)]
+        made, both = prepare(self.netlink, link.index)
+        if made:
+            self._made.add(link.index)
+        if index == 1 and not both:
+            _log.warning(
+                "%s: packets that are sent are not captured: it has an ingress qdisc, which leaves"
+                " no room for clsact",
+                link.name,
+            )
+            return []
+        return [Classifier(self.netlink, link.index, index, fd, made=link.index in self._made)]
+
     def close(self) -> None:
         """Lets go of the filters."""
+        if self.netlink is not None:
+            self.netlink.close()
         while self._filters:
             os.close(self._filters.popitem()[1])
 
@@ -265,11 +294,11 @@ class PacketPrograms:
         wanted = [link for link in links if self._plan.wants(link)]
 
         def attach() -> None:
+            of_space.clean(links)
             for link in wanted:
                 self._attach_one(of_space, link)
 
-        if wanted:
-            of_space.space.call(attach)
+        of_space.space.call(attach)
 
     def _attach_one(self, of_space: _SpacePrograms, link: Link) -> None:
         kind = link.kind
@@ -285,14 +314,13 @@ class PacketPrograms:
         number, now = self._next, self._wall_ns()
         row = INTERFACE.pack(number, kind[1], of_space.number, link.loopback)
         of_space.interfaces.update(link.index.to_bytes(4, "little"), row)
-        attached: list[_network.Attachment] = []
+        attached: list[_network.Attachment | Classifier] = []
         try:
             # A frame on the loopback interface passes both ways out and in: one is enough.
-            ways = ((1, _TCX_EGRESS), (0, _TCX_INGRESS))[: 1 if link.loopback else 2]
-            for index, way in ways:
+            for index in (1, 0)[: 1 if link.loopback else 2]:
                 fd = of_space.program_for(kind[0], filter_, index)
-                attached.append(_network.Attachment(fd, link.index, way, _BEFORE))
-        except _native.NativeError as error:
+                attached += of_space.attach(link, index, fd)
+        except OSError as error:
             for attachment in attached:
                 attachment.close()
             if error.errno == errno.ENODEV:
