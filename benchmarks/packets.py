@@ -170,13 +170,14 @@ def main() -> None:
               f"{'own us':>8}{'path us':>8}")  # fmt: skip
         for rate in options.rates:
             idle = flood(program, options.seconds, options.size, rate)
-            for kind in held:
+            for kind in ("dumpcap", "ecapture"):
                 run = measure(kind, program, folder, options, rate)
                 missing = run.sent - run.captured
                 per_second = run.sent / run.elapsed
                 path = 1e6 * (run.sender / run.sent - idle[1] / idle[0])
-                print(f"{kind:10}{rate or 'all':>9}{per_second:9.0f}{run.captured:10}{missing:8}"
-                      f"{missing - run.reported:8}{1e6 * run.own / run.sent:8.2f}{path:8.2f}")  # fmt: skip
+                figures = f"{rate or 'all':>9}{per_second:9.0f}{run.captured:10}{missing:8}"
+                cost = f"{1e6 * run.own / run.sent:8.2f}{path:8.2f}"
+                print(f"{kind:10}{figures}{missing - run.reported:8}{cost}", flush=True)
                 if not missing:
                     held[kind] = max(held[kind], per_second)
     ratio = held["ecapture"] / held["dumpcap"] if held["dumpcap"] else float("inf")

@@ -58,6 +58,16 @@ struct block {
 		(value) <= (limit);            \
 	})
 
+/* Whether "length" bytes, 1 to "limit", could be read. The mask gives the verifier the lower bound, which it does not
+ * learn from a comparison with 0 on kernels before 6.8, and the compiler would merge with that of the upper bound. */
+#define READ(skb, from, to, length, limit)                                            \
+	({                                                                            \
+		__u64 bytes_ = (length) - 1;                                          \
+		asm volatile("" : "+r"(bytes_));                                      \
+		bytes_ = (bytes_ & (2 * EC_SNAP_MAXIMUM - 1)) + 1;                    \
+		BOUNDED(bytes_, (limit)) && !bpf_skb_load_bytes(skb, from, to, bytes_); \
+	})
+
 static __always_inline __u32 write_owner(__u8 *record, __u32 at, const __u32 room, const struct ec_owner *owner)
 {
 	__u32 length = owner->length;
@@ -77,16 +87,15 @@ static __always_inline int write_bytes(struct __sk_buff *skb, __u8 *record, cons
 	if (BOUNDED(padding, room - BLOCK_HEAD - 4))
 		*(__u32 *)(record + BLOCK_HEAD + padding) = 0;
 	if (!block->tag || length < TAG_AT + TAG_LENGTH)
-		return length - 1 < room - BLOCK_HEAD && BOUNDED(length, room - BLOCK_HEAD) && length &&
-		       !bpf_skb_load_bytes(skb, 0, record + BLOCK_HEAD, length);
+		return READ(skb, 0, record + BLOCK_HEAD, length, room - BLOCK_HEAD);
 	if (bpf_skb_load_bytes(skb, 0, record + BLOCK_HEAD, TAG_AT))
 		return 0;
 	*(__u32 *)(record + BLOCK_HEAD + TAG_AT) = block->tag;
 	length -= TAG_AT + TAG_LENGTH;
 	if (!length)
 		return 1;
-	return BOUNDED(length, room - BLOCK_HEAD - TAG_AT - TAG_LENGTH) && length &&
-	       !bpf_skb_load_bytes(skb, TAG_AT, record + BLOCK_HEAD + TAG_AT + TAG_LENGTH, length);
+	return READ(skb, TAG_AT, record + BLOCK_HEAD + TAG_AT + TAG_LENGTH, length,
+		    room - BLOCK_HEAD - TAG_AT - TAG_LENGTH);
 }
 
 /* Returns whether the block is whole; without the bytes of its packet, if those cannot be read. */

@@ -12,13 +12,19 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+import pytest
 from harness import DEADLINE
 
+from ecapture.formats.pcapng import Block, Code, blocks, options_of
+from ecapture.kernel import _network
+
+CAPTURES_PACKETS = pytest.mark.needs("program:tshark", "program:capinfos", "program:ip")
 _numbers = itertools.count()
 _OWNER = re.compile(r"pid (\d+) \((.*)\)")
 
@@ -189,5 +195,33 @@ class Network:
             process.wait()
 
 
+@contextmanager
+def in_namespace(name: str) -> Iterator[Callable[[Callable[[], Any]], Any]]:
+    """A function that runs another one in a namespace, in one thread of its own."""
+
+    def enter() -> None:
+        with Path(f"/run/netns/{name}").open() as space:
+            _network.enter_network(space.fileno())
+
+    with ThreadPoolExecutor(1, initializer=enter) as thread:
+        yield lambda action: thread.submit(action).result()
+
+
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, timeout=DEADLINE)
+
+
+def statistics(path: Path) -> dict[int, dict[str, int]]:
+    """What the last statistics block of each interface says, by the interface's number."""
+    content = path.read_bytes()
+    names = {Code.STATISTICS_RECEIVED: "received", Code.STATISTICS_DROPPED: "dropped"}
+    found: dict[int, dict[str, int]] = {}
+    for at, kind, length in blocks(content):
+        if kind != Block.STATISTICS:
+            continue
+        number = int.from_bytes(content[at + 8 : at + 12], "little")
+        options = dict(options_of(content, at + 20, at + length - 4))
+        found[number] = {
+            name: int.from_bytes(options[code], "little") for code, name in names.items()
+        }
+    return found

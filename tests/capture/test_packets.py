@@ -7,12 +7,10 @@ import time
 
 import pytest
 from harness import CAPTURES
-from packets import read
 
-pytestmark = [
-    CAPTURES,
-    pytest.mark.needs("program:tshark", "program:capinfos", "program:ip"),
-]
+from packets import CAPTURES_PACKETS, read
+
+pytestmark = [CAPTURES, CAPTURES_PACKETS]
 
 
 def exchange(family=socket.AF_INET, address="127.0.0.1", size=3000):

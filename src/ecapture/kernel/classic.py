@@ -41,7 +41,7 @@ _W, _H, _B = 0x00, 0x08, 0x10
 _IMM, _ABS, _IND, _MEM, _LEN, _MSH = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0
 _BYTES: Final = {_W: 4, _H: 2, _B: 1}
 _BY_X = 0x08
-_DIV, _NEG, _MOD, _JA, _JEQ, _JNE = 0x30, 0x80, 0x90, 0x00, 0x10, 0x50
+_DIV, _NEG, _MOD, _JA, _JEQ, _JGT, _JNE = 0x30, 0x80, 0x90, 0x00, 0x10, 0x20, 0x50
 _TXA, _RETURN_A = 0x80, 0x10
 # of eBPF
 _MOV64, _MOV32, _ADD64, _ADD32 = 0xB7, 0xB4, 0x07, 0x04
@@ -53,8 +53,8 @@ _LONGEST_JUMP = 32767
 _NEXT = -1  # TCX_NEXT, TC_ACT_UNSPEC
 _SIGN = 0x80000000
 
-# Offsets that stand for something else: SKF_AD_OFF and SKF_LL_OFF, as unsigned words.
-_ANCILLARY, _LINK_LAYER = 0xFFFFF000, 0xFFE00000
+# Offsets that stand for something else: SKF_AD_OFF, SKF_NET_OFF and SKF_LL_OFF, as unsigned words.
+_ANCILLARY, _NETWORK, _LINK_LAYER = 0xFFFFF000, 0xFFF00000, 0xFFE00000
 _PACKET_TYPE = 4
 _OUTGOING = 4  # PACKET_OUTGOING, which only taps see; at our hook nothing says so
 _NETWORK_ORDER = True
@@ -205,7 +205,7 @@ class _Translation:
             self._emit(_TO_BIG_ENDIAN, _A, k=16)
 
     def _load_bytes(self, offset: int, size: int, register: int, *, indexed: bool) -> None:
-        if offset >= _LINK_LAYER and not indexed:
+        if _LINK_LAYER <= offset < _NETWORK and not indexed:
             offset -= _LINK_LAYER
         if offset >= _SIGN:
             raise _refused("it looks before the beginning of packets")
@@ -213,6 +213,9 @@ class _Translation:
         self._emit(_MOV32, _R2, k=offset)
         if indexed:
             self._emit(_ADD32 | _REGISTER, _R2, _X)
+            # a sum beyond 32 bits is beyond the frame, as in libpcap's interpreter
+            self._jumps.append((len(self._code), self._REJECT))
+            self._emit(_JMP | _JGT | _REGISTER, _X, _R2)
         self._emit(_MOV64 | _REGISTER, _R3, _STACK)
         self._emit(_ADD64, _R3, k=_LOADED)
         self._emit(_MOV32, _R4, k=_BYTES[size])
