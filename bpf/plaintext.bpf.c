@@ -157,7 +157,8 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 			conversation->covered = 0;
 		return 0;
 	}
-	if (call.seeking) {
+	/* Kernels without bpf_loop (5.17) have no tracepoints of socket calls (6.3) to infer from, and little stack. */
+	if (loop == LOOP_HELPER && call.seeking) {
 		who.handle = call.handle;
 		note_silence(&who);
 	}
@@ -182,7 +183,7 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 	if (call.parameters && !conversation->tuple.version)
 		learn_parameters(conversation, who.handle, call.parameters);
 	now = bpf_ktime_get_boot_ns();
-	silent = call.seeking && !has_tuple(conversation) && conversation->fd < 0;
+	silent = loop == LOOP_HELPER && call.seeking && !has_tuple(conversation) && conversation->fd < 0;
 	if (silent && !(hook->direction & 1))
 		infer_from_receive(&who, conversation, length, now);
 	begin_emission(&emission, &who, conversation, hook, call.hook, now);
