@@ -5,10 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ecapture.kernel.feature import feature
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# A machine that is busy with something else is slow, not wrong.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture
