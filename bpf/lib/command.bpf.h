@@ -164,7 +164,6 @@ static __always_inline void tell_begin(struct ec_settings *wanted, struct runnin
 struct text {
 	struct ec_command_text head; /* copied in front of every piece */
 	__u64 buffer;
-	struct ec_settings *wanted;
 };
 
 /* Sends one piece; a ring record must be reserved with a constant size (see lib/deliver.bpf.h). */
@@ -189,10 +188,10 @@ struct text {
 			length_ = 0;                                                                    \
 		}                                                                                       \
 		record_->header.size = sizeof(struct ec_command_text) + length_;                        \
-		bpf_ringbuf_submit(record_, wakeup_flags(text->wanted, record_->header.size));          \
+		bpf_ringbuf_submit(record_, wakeup_flags(wanted, record_->header.size));          \
 	} while (0)
 
-static __always_inline void send_rest(struct text *text, __u64 at, __u64 length)
+static __always_inline void send_rest(struct ec_settings *wanted, struct text *text, __u64 at, __u64 length)
 {
 	if (length <= 64)
 		SEND_TEXT(64, at, length, EC_FLAG_LAST);
@@ -210,12 +209,39 @@ static __always_inline void send_rest(struct text *text, __u64 at, __u64 length)
 		SEND_TEXT(EC_PIECE_MAXIMUM, at, length, EC_FLAG_LAST);
 }
 
+/* A text whose full pieces are being sent by a thread: a global function is handed numbers only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024); /* threads that are inside long texts at the same moment */
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct text);
+} texts SEC(".maps");
+
+/* All pieces but the last are full. Global, so that the verifier walks the loop once, whatever leads here. */
+__attribute__((noinline)) int send_full_pieces(__u32 full)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct text *text = bpf_map_lookup_elem(&texts, &thread);
+	struct ec_settings *wanted = get_settings();
+	__u32 i;
+
+	if (!text || !wanted)
+		return 0;
+	for (i = 0; i < EC_STATEMENT_PIECES - 1; i++) {
+		if (i >= full)
+			break;
+		SEND_TEXT(EC_PIECE_MAXIMUM, (__u64)i * EC_PIECE_MAXIMUM, EC_PIECE_MAXIMUM, 0);
+	}
+	bpf_map_delete_elem(&texts, &thread);
+	return 0;
+}
+
 static __always_inline void tell_text(struct ec_settings *wanted, const struct running *command, __u8 role,
 				      __u64 buffer, __u64 length)
 {
-	__u64 limit = wanted->payload_limit, kept, full;
+	__u64 limit = wanted->payload_limit, kept, full, thread = bpf_get_current_pid_tgid();
 	struct text whole = {}, *text = &whole;
-	__u32 i;
 
 	/* all ones: no limit was asked for */
 	if (limit == ~0ULL)
@@ -230,19 +256,18 @@ static __always_inline void tell_text(struct ec_settings *wanted, const struct r
 	whole.head.length = length;
 	whole.head.role = role;
 	whole.buffer = buffer;
-	whole.wanted = wanted;
 	if (kept < length) {
 		whole.head.header.flags |= EC_FLAG_TRUNCATED;
 		count_lost_bytes(truncated_calls, truncated_bytes, length - kept);
 	}
-	/* all pieces but the last are full */
 	full = kept ? (kept - 1) / EC_PIECE_MAXIMUM : 0;
-	for (i = 0; i < EC_STATEMENT_PIECES - 1; i++) {
-		if (i >= full)
-			break;
-		SEND_TEXT(EC_PIECE_MAXIMUM, (__u64)i * EC_PIECE_MAXIMUM, EC_PIECE_MAXIMUM, 0);
+	if (full) {
+		if (bpf_map_update_elem(&texts, &thread, &whole, BPF_ANY))
+			count_lost_bytes(ring_full_records, ring_full_bytes, full * EC_PIECE_MAXIMUM);
+		else
+			send_full_pieces(full);
 	}
-	send_rest(text, full * EC_PIECE_MAXIMUM, kept - full * EC_PIECE_MAXIMUM);
+	send_rest(wanted, text, full * EC_PIECE_MAXIMUM, kept - full * EC_PIECE_MAXIMUM);
 }
 
 /* --- the end of a command --- */
