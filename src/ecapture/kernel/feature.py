@@ -249,7 +249,7 @@ _ASKED: dict[str, tuple[Callable[[], tuple[Answer, str]], str, str, str]] = {
     "tp_btf:sock_send_length": (
         _typed("btf_trace_sock_send_length"),
         "6.3",
-        "addresses of sockets the library was not told of come from kprobes",
+        "addresses of sockets the library was not told of come from kprobes; memory BIOs have none",
         "a newer kernel",
     ),
     "tp_btf:sched_process_exit": (

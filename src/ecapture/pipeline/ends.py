@@ -30,6 +30,7 @@ _PATIENCE_NS = 500_000_000
 _MAXIMUM_HELD = 4096
 _MAXIMUM_BYTES = 8 << 20
 _MAXIMUM_KNOWN = 65536
+_NOT_ASKED = Connection("ipv4", "", 0, "", 0, "")
 
 
 class LateEnds:
@@ -44,10 +45,13 @@ class LateEnds:
         self._known: dict[ConversationKey, Connection | None] = {}
 
     def feed(self, events: list[Event]) -> list[Event]:
-        """See Stage. Where all addresses are known the very list comes back."""
+        """See Stage. Where nothing about addresses can change the very list comes back."""
         if not self._held:
             for event in events:
-                if type(event) is Ends or (type(event) is Plaintext and event.connection is None):
+                if type(event) is Plaintext:
+                    if event.connection is None and self._may_change(event):
+                        break
+                elif type(event) is Ends:
                     break
             else:
                 return events
@@ -55,6 +59,12 @@ class LateEnds:
             if not self._settle(event):
                 self._hold(event)
         return self._released(events[-1].time_ns if events else 0)
+
+    def _may_change(self, event: Plaintext) -> bool:
+        # Not where there never will be addresses, nor where they were waited for in vain.
+        if event.no_connection != UNKNOWN_ENDS:
+            return False
+        return self._known.get(event.conversation, _NOT_ASKED) is not None
 
     def flush(self, now_ns: int) -> list[Event]:
         """See Stage."""

@@ -81,8 +81,8 @@ def test_a_conversation_is_waited_for_once():
     stage = LateEnds()
     stage.feed([said(0)])
     stage.flush(600 * MS)
-    again = said(601)
-    assert stage.feed([again]) == [again]
+    events = [said(601)]
+    assert stage.feed(events) is events
     stage.feed([told(602)])
     after = said(603)
     assert stage.feed([after]) == [with_ends(after)]
