@@ -67,6 +67,61 @@ static __always_inline int learn_descriptor(const struct conversation_key *who, 
 	return 0;
 }
 
+/*
+ * ssize_t gnutls_record_recv_packet(gnutls_session_t session, gnutls_packet_t *packet)
+ * void gnutls_packet_get(gnutls_packet_t packet, gnutls_datum_t *data, unsigned char *sequence)
+ */
+struct packet_key {
+	__u64 packet;
+	__u32 pid;
+	__u32 _padding;
+};
+
+/* Packets that were read and not looked into yet, and the handle they came from. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct packet_key);
+	__type(value, __u64);
+} unopened_packets SEC(".maps");
+
+struct datum {
+	__u64 start;
+	__u32 size;
+};
+
+static __always_inline void remember_packet(const struct call *call, __u32 pid)
+{
+	struct packet_key key = { .pid = pid };
+
+	if (bpf_probe_read_user(&key.packet, sizeof(key.packet), (void *)call->buffer) || !key.packet)
+		return;
+	if (bpf_map_update_elem(&unopened_packets, &key, &call->handle, BPF_ANY))
+		count_loss(table_full_records);
+}
+
+/* The handle that the packet came from; 0 where it is not known, or was shown. */
+static __always_inline __u64 packet_owner(__u64 packet, __u32 pid)
+{
+	struct packet_key key = { .packet = packet, .pid = pid };
+	__u64 *owner = bpf_map_lookup_elem(&unopened_packets, &key);
+
+	return owner ? *owner : 0;
+}
+
+/* What the program was told of its packet; the length, which is 0 if nothing was asked. It is shown once. */
+static __always_inline __u64 open_packet(struct call *call, __u32 pid)
+{
+	struct packet_key key = { .packet = call->length, .pid = pid };
+	struct datum datum = {};
+
+	if (!call->buffer || bpf_probe_read_user(&datum, sizeof(datum), (void *)call->buffer))
+		return 0;
+	bpf_map_delete_elem(&unopened_packets, &key);
+	call->buffer = datum.start;
+	return datum.size;
+}
+
 #define PEEK 2 /* MSG_PEEK, and PR_MSG_PEEK in NSPR's prio.h */
 
 /* Whether a call is inside another one that covers it. Calls inside have frames below; a cover that never returned, as
@@ -102,6 +157,11 @@ static __always_inline int enter(struct pt_regs *regs, __u64 cookie)
 		return end_conversation(&who, wanted, hook->flags);
 	if ((hook->flags & EC_HOOK_PEEKS) && (argument(regs, 3) & PEEK))
 		return 0;
+	if (hook->shape == EC_SHAPE_PACKET_GET) {
+		who.handle = packet_owner(who.handle, pid);
+		if (!who.handle)
+			return 0;
+	}
 
 	struct call_key key = { .frame = frame_at_entry(regs), .pid = pid };
 	struct call call = {
@@ -165,8 +225,14 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 	result = returned(regs);
 	if (hook->length_kind != EC_LENGTH_RETURNED64)
 		result = (__s32)result;
+	if (hook->shape == EC_SHAPE_PACKET_GET)
+		result = open_packet(&call, key.pid);
 	if (result <= 0)
 		return 0;
+	if (hook->shape == EC_SHAPE_PACKET) {
+		remember_packet(&call, key.pid);
+		return 0;
+	}
 	length = result;
 	if (hook->length_kind == EC_LENGTH_POINTED) {
 		if (result != 1 || bpf_probe_read_user(&length, sizeof(length), (void *)call.length))

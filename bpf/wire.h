@@ -121,6 +121,8 @@ enum ec_shape {
 	EC_SHAPE_COVER = 12,	 /* sends again what was shown: calls inside it with the same handle are not shown */
 	EC_SHAPE_NSS_SECRET = 13, /* a secret is told as a key of NSS: (handle, label, key) */
 	EC_SHAPE_NSS_VALUE = 14,  /* an object of softoken gets its bytes: (object, attribute, bytes, length) */
+	EC_SHAPE_PACKET = 30,	 /* a packet is read: (handle, pointer to the packet); the bytes stay in it, */
+	EC_SHAPE_PACKET_GET = 31, /* until they are asked for: (packet, pointer to where they are and how many) */
 	EC_SHAPE_BEGIN = 15,	 /* what is returned is a new handle: an earlier conversation of it has ended */
 	EC_SHAPE_TOLD = 16,	 /* a secret is told together with its client random */
 	/* servers of the MySQL family; the number of the argument that a value stands in is part of the shape */

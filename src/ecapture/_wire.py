@@ -208,6 +208,8 @@ class Shape(IntEnum):
     COVER = 12
     NSS_SECRET = 13
     NSS_VALUE = 14
+    PACKET = 30
+    PACKET_GET = 31
     BEGIN = 15
     TOLD = 16
     DISPATCH = 40

@@ -12,8 +12,6 @@ import msgspec
 from ecapture._wire import HOOK, Direction, HookFlag, Length, Shape
 
 _NO_FLAGS = HookFlag(0)
-NOWHERE = 7
-"""As ``Hook.buffer``: no such argument. The kernel programs take the address 0 for it."""
 
 
 class Hook(msgspec.Struct, frozen=True):
@@ -86,14 +84,14 @@ def _length(*, pointed: bool, wide: bool) -> tuple[Length, HookFlag]:
     return (Length.RETURNED64, HookFlag.WIDE) if wide else (Length.RETURNED, _NO_FLAGS)
 
 
-def unreadable(symbol: str) -> Hook:
-    """ssize_t f(handle, ...) that returns how much was read, but leaves it where we cannot look.
+def packet(symbol: str) -> Hook:
+    """ssize_t f(handle, void **packet): what is read stays in the packet."""
+    return Hook(symbol, Shape.PACKET, buffer=1, length_kind=Length.RETURNED64)
 
-    Its bytes are counted as unreadable.
-    """
-    return Hook(
-        symbol, Shape.PLAINTEXT, Direction.READ, 0, NOWHERE, 0, Length.RETURNED64, HookFlag.WIDE
-    )
+
+def packet_content(symbol: str) -> Hook:
+    """f(packet, struct { void *start; unsigned size; } *): the packet's content is told."""
+    return Hook(symbol, Shape.PACKET_GET, buffer=1)
 
 
 def cover(symbol: str) -> Hook:

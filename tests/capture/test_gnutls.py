@@ -155,21 +155,23 @@ def test_padded_records_are_shown_without_padding(certificate, tmp_path):
     assert said(run, client.process.pid) == [("write", b"by-send2\n"), ("read", b"2dnes-yb\n")]
 
 
-def test_what_is_read_as_a_packet_is_told_to_be_there(certificate, tmp_path):
-    """gnutls_record_recv_packet hands over no bytes: its length is shown, and counted."""
+def test_packets_are_shown_when_they_are_looked_into(certificate, tmp_path):
+    """gnutls_record_recv_packet hands over no bytes, gnutls_packet_get does, here twice."""
     with (
         key_server(certificate, tmp_path / "theirs.log") as (server, _said),
         GnutlsClient() as client,
         Captured(tmp_path, "--pid", client.process.pid, probe="gnutls") as run,
     ):
         client.do(f"connect {server.port} 1.3")
-        assert client.do("packet handed-over") == "revo-dednah"
+        for text in ("handed-over", "and-another"):
+            assert client.do(f"packet {text}") == text[::-1]
         assert client.do("say again") == "niaga"
         run.finish()
-    [packet, again] = run.shown(direction="read")
-    assert (packet.length, packet.payload, packet.missing) == (12, b"", "unreadable")
-    assert again.payload == b"niaga\n"
-    assert run.summary["unreadable"] == 1
+    expected = [b"revo-dednah\n", b"rehtona-dna\n", b"niaga\n"]
+    assert [e.payload for e in run.shown(direction="read")] == expected
+    assert {e.destination for e in run.shown(direction="write")} == {f"127.0.0.1:{server.port}"}
+    assert run.summary["unreadable"] == 0
+    assert run.summary["flows"] == 1
     assert not run.lost()
 
 

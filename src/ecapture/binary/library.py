@@ -160,6 +160,7 @@ _FAMILIES = (
             "gnutls_record_send_range",
             "gnutls_record_send_early_data",
             "gnutls_record_uncork",
+            "gnutls_packet_get",
             "gnutls_transport_set_int2",
             "gnutls_transport_set_ptr",
             "gnutls_transport_set_ptr2",

@@ -41,6 +41,8 @@ FAMILIES = {
     ),
     Shape.DESCRIPTOR: Family("plaintext", "call_enter"),
     Shape.END: Family("plaintext", "call_enter"),
+    Shape.PACKET: Family("plaintext", "call_enter", "call_leave", "call_leave_bounded"),
+    Shape.PACKET_GET: Family("plaintext", "call_enter", "call_leave", "call_leave_bounded"),
     Shape.COVER: Family("plaintext", "call_enter", "call_leave", "call_leave_bounded"),
     Shape.BEGIN: Family("plaintext", leave="call_begin"),
     Shape.GO_READ: Family("gotls", "go_read_enter", "go_return", "go_return_bounded", sites=True),

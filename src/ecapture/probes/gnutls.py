@@ -12,7 +12,16 @@ and the event says that they could not be read.
 
 from __future__ import annotations
 
-from ecapture.plan import cover, descriptor, end, read, send_file, unreadable, write
+from ecapture.plan import (
+    cover,
+    descriptor,
+    end,
+    packet,
+    packet_content,
+    read,
+    send_file,
+    write,
+)
 from ecapture.probes.spec import ProbeSpec
 
 PROBE = ProbeSpec(
@@ -35,10 +44,12 @@ PROBE = ProbeSpec(
         write("gnutls_record_send2", wide=True),
         # ... (session, data, size_t data_size, const gnutls_range_st *range)
         write("gnutls_record_send_range", wide=True),
-        # ssize_t gnutls_record_recv_packet(session, gnutls_packet_t *packet)
-        unreadable("gnutls_record_recv_packet"),
         # ssize_t gnutls_record_send_file(session, int fd, off_t *offset, size_t count), since 3.7.3
         send_file("gnutls_record_send_file"),
+        # ssize_t gnutls_record_recv_packet(session, gnutls_packet_t *packet),
+        # void gnutls_packet_get(gnutls_packet_t packet, gnutls_datum_t *data, unsigned char *seq)
+        packet("gnutls_record_recv_packet"),
+        packet_content("gnutls_packet_get"),
         # int gnutls_record_uncork(session, unsigned flags)
         cover("gnutls_record_uncork"),
         # void gnutls_transport_set_int2(gnutls_session_t session, int recv_fd, int send_fd)

@@ -68,7 +68,8 @@ class Client:
         size = AGAIN
         while size == AGAIN:
             size = gnutls.gnutls_record_recv_packet(self.session, ctypes.byref(packet))
-        gnutls.gnutls_packet_get(packet, ctypes.byref(datum), None)
+        for _ in range(2):
+            gnutls.gnutls_packet_get(packet, ctypes.byref(datum), None)
         assert size == datum.size == len(text) + 1
         answer = ctypes.string_at(datum.start, datum.size)
         gnutls.gnutls_packet_deinit(packet)
