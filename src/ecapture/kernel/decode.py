@@ -14,6 +14,7 @@ from ecapture._wire import (
     END,
     ENDS,
     HEADER,
+    HEADER_FIELDS,
     PIECE_MAXIMUM,
     PLAINTEXT,
     SCHEDULE,
@@ -53,6 +54,8 @@ NO_CONNECTION = {
 }
 _FOUND_BY = {TupleSource.DESCRIPTOR: "descriptor", TupleSource.INFERRED: "inferred"}
 _MAXIMUM_CACHED = 65536
+_SERVED = int(Kind.SERVED)
+_KIND_AT = HEADER_FIELDS.index("size") * 8 + 4  # behind a time of 8 bytes and a size of 4
 
 
 class Decoder:
@@ -83,7 +86,7 @@ class Decoder:
              stream_offset, call_length, call_offset, ends, fd, direction, hook) = unpack(batch, at)
             # fmt: on
             if kind != Kind.PLAINTEXT or size < header_size or at + size > end:
-                at = self._other(batch, at, events)
+                at = self._served(batch, at, events) or self._other(batch, at, events)
                 continue
             last = flags & 16 != 0  # Flag.LAST; enums are slow here
             length = call_length - call_offset if last else PIECE_MAXIMUM
@@ -124,7 +127,7 @@ class Decoder:
                 )
             )
         while at < end:
-            at = self._other(batch, at, events)
+            at = self._served(batch, at, events) or self._other(batch, at, events)
         return events
 
     def _other(self, batch: bytes, at: int, events: list[Event]) -> int:
@@ -159,42 +162,46 @@ class Decoder:
             events.append(asked)
         else:
             self.malformed += 1
-        following: int = at + ((size + 7) & ~7)
-        return following
+        return int(at + ((size + 7) & ~7))
 
     def _asked(self, batch: bytes, at: int, kind: int, size: int) -> Event | None:
         # What a server of a database is asked, or a shell told; None: no such record.
-        if kind == Kind.SERVED and size >= SERVED.size:
-            return self._served(batch, at)
         where = (batch, at, kind, size, self.wall_offset_ns, self._name)
         return decode_command(*where) or decode_shell(*where)
 
-    def _served(self, batch: bytes, at: int) -> Served:
+    def _served(self, batch: bytes, at: int, events: list[Event]) -> int:
+        """Decodes a run of a server's messages. Returns where the next record begins; 0: no run."""
+        if at + SERVED.size > len(batch) or batch[at + _KIND_AT] != _SERVED:
+            return 0
         # fmt: off
-        (time_ns, size, _kind, flags, pid, tid, uid, _cpu, comm, generation, kept_offset,
+        (time_ns, size, kind, flags, pid, tid, uid, _cpu, comm, generation, kept_offset,
          ends, direction, late) = SERVED.unpack_from(batch, at)
         # fmt: on
-        connection, reason = self._ends.get(ends) or self._server_ends(ends)
-        payload = batch[at + SERVED.size : at + size]
-        missing = "unreadable" if flags & Flag.FAULT else ""
-        return Served(
-            time_ns + self.wall_offset_ns,
-            pid,
-            tid,
-            uid,
-            self._name(comm),
-            "write" if direction else "read",
-            generation + self.wall_offset_ns,
-            connection,
-            reason,
-            kept_offset,
-            len(payload),
-            payload,
-            flags & Flag.BOUNDARY != 0,
-            late != 0,
-            missing,
-            flags & Flag.TRUNCATED != 0,
+        if kind != _SERVED or size < SERVED.size or at + size > len(batch):
+            return 0
+        client, reason = self._ends.get(ends) or self._server_ends(ends)
+        offset_ns = self.wall_offset_ns
+        events.append(
+            Served(
+                time_ns + offset_ns,
+                pid,
+                tid,
+                uid,
+                self._names.get(comm) or self._name(comm),
+                "write" if direction else "read",
+                generation + offset_ns,
+                client,
+                reason,
+                kept_offset,
+                size - SERVED.size,
+                batch[at + SERVED.size : at + size],
+                flags & 64 != 0,  # Flag.BOUNDARY; enums are slow here
+                late != 0,
+                "unreadable" if flags & 1 else "",  # Flag.FAULT
+                flags & 2 != 0,  # Flag.TRUNCATED
+            )
         )
+        return int(at + ((size + 7) & ~7))
 
     def _secret(self, batch: bytes, at: int) -> Secret:
         # fmt: off

@@ -126,6 +126,8 @@ class Who:
 
     def text(self, raw: bytes) -> str:
         """A name or a message in the client's encoding."""
+        if not raw:
+            return ""
         return raw.decode(self._codec, "backslashreplace")
 
     def prepared(
@@ -146,8 +148,8 @@ class Who:
     def portal(self, request: Request, prepared: Prepared) -> Portal:
         """What a Bind makes of a prepared statement."""
         bind = request.bind
-        if bind is None:
-            return Portal(request.name, prepared, (), cut=False)
+        if bind is None or not bind.values:
+            return Portal(request.name, prepared, (), cut=bind is not None and bind.cut)
         types = prepared.types
         parameters = tuple(
             None
@@ -204,7 +206,13 @@ class Who:
         outcome: Literal["ok", "error", "unknown"] = "unknown" if unknown else "ok"
         if error is not None:
             outcome = "error"
-        rows = [count for tag in request.tags if (count := postgres.rows_of(tag)) is not None]
+        tags = request.tags
+        if len(tags) == 1:
+            tag, rows = tags[0], postgres.rows_of(tags[0])
+        else:
+            tag = "; ".join(tags)
+            counts = [count for tag in tags if (count := postgres.rows_of(tag)) is not None]
+            rows = sum(counts) if counts else None
         started_ns = request.time_ns
         return Statement(
             time_ns,
@@ -229,8 +237,8 @@ class Who:
             parameters,
             None if unknown or not started_ns else max(time_ns - started_ns, 0),
             outcome,
-            "; ".join(request.tags),
-            sum(rows) if rows else None,
+            tag,
+            rows,
             error.code if error is not None else "",
             self.text(error.message) if error is not None else "",
             marks,

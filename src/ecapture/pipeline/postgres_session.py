@@ -14,7 +14,6 @@ what follows up to Sync; so does this. Rules:
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import ClassVar, Final, TypeAlias
@@ -53,8 +52,8 @@ class Session:
     def __init__(self, first: Served, facts: SessionFacts | None, limit: int) -> None:
         self._who = Who(first, facts, limit)
         self._readers = {
-            "read": MessageReader(limit + _AROUND_TEXT),
-            "write": MessageReader(limit + _AROUND_TEXT),
+            "read": MessageReader(limit + _AROUND_TEXT, self._ASKED),
+            "write": MessageReader(limit + _AROUND_TEXT, self._ANSWERED),
         }
         self._expected = {"read": -1, "write": -1}
         self._waiting: deque[Request] = deque()
@@ -82,11 +81,10 @@ class Session:
                 return
         handlers = self._ASKED if direction == "read" else self._ANSWERED
         for message in reader.feed(event.payload, boundary=event.boundary, cut=event.cut):
-            handler = handlers.get(message.kind)
-            if handler is not None:
-                # a message that is not as it should be tells nothing
-                with contextlib.suppress(ProtocolError):
-                    handler(self, message, event.time_ns, out)
+            try:
+                handlers[message.kind](self, message, event.time_ns, out)
+            except ProtocolError:
+                continue  # it tells nothing, those behind it do
 
     def close(self, time_ns: int, out: list[Statement]) -> None:
         """The session is over: what waits gets no answer."""
@@ -212,7 +210,12 @@ class Session:
 
     def _next(self, kind: str) -> Request | None:
         # The first request of a kind, taken out with those before it, which had no answer we saw.
-        if not any(request.kind == kind for request in self._waiting):
+        waiting = self._waiting
+        if waiting and waiting[0].kind == kind:
+            request = waiting.popleft()
+            self._open -= kind in STATEMENTS
+            return request
+        if not any(request.kind == kind for request in waiting):
             return None
         while True:
             request = self._waiting.popleft()
@@ -237,8 +240,10 @@ class Session:
         if message.kind == _COMPLETE:
             tag = message.body.split(b"\0", 1)[0].decode("ascii", "backslashreplace")
         marks = ("suspended",) if message.kind == _SUSPENDED else ()
-        head = next((request for request in self._waiting if request.kind in STATEMENTS), None)
-        if head is None:
+        for head in self._waiting:
+            if head.kind in STATEMENTS:
+                break
+        else:
             return
         if tag and len(head.tags) < _WAITING:
             head.tags = (*head.tags, tag)

@@ -88,13 +88,13 @@ def test_a_request_for_encryption_is_no_start() -> None:
 def test_bind_has_values_and_formats() -> None:
     raw = bind("p", "s", (b"x", None, b""), formats=(1,))
     found = postgres.read_bind(raw[5:])
-    assert found == (b"p", b"s", (b"x", None, b""), (1, 1, 1), False)
+    assert found == postgres.Bind(b"p", b"s", (b"x", None, b""), (1, 1, 1), cut=False)
 
 
 def test_bind_that_was_cut_keeps_what_is_there() -> None:
     raw = bind("", "s", (b"x", b"long value"))
     found = postgres.read_bind(raw[5:-4])
-    assert found == (b"", b"s", (b"x",), (0,), True)
+    assert found == postgres.Bind(b"", b"s", (b"x",), (0, 0), cut=True)
 
 
 def test_parse_that_was_cut_tells_the_length_of_its_text() -> None:
