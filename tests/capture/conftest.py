@@ -8,13 +8,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from asked import Asked
 from harness import Captured, Watched
 from peers import Peer, programs
+
+if TYPE_CHECKING:
+    from postgres_servers import PostgresServer
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +57,26 @@ def watch() -> Iterator[Callable[..., Watched]]:
     """``watch(CaptureConfig(...), stages)`` captures in this process, through the library."""
     with ExitStack() as stack:
         yield lambda config, stages=(): stack.enter_context(Watched(config, stages))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The distribution's PostgreSQL, with TLS."""
+    import postgres_servers  # noqa: PLC0415 - drivers that not every machine has
+    from servers import make_certificate  # noqa: PLC0415
+
+    certificate = make_certificate(tmp_path_factory.mktemp("certificate"))
+    programs = postgres_servers.distribution()
+    with postgres_servers.running(programs, certificate=certificate) as found:
+        with found.connect() as session:
+            session.execute("CREATE ROLE locked LOGIN PASSWORD 'open sesame'")
+            session.execute('CREATE ROLE "a b" LOGIN')
+            session.execute('CREATE DATABASE "c d"')
+        yield found
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Iterator[Callable[..., Asked]]:
+    """``asked("--pid", "1", ...)`` starts ``ecapture postgres -m jsonl`` and waits for it."""
+    with ExitStack() as stack:
+        yield lambda *options, **how: stack.enter_context(Asked(tmp_path, *options, **how))

@@ -93,7 +93,7 @@ class MessageReader:
     def _cut(self, found: list[Message]) -> None:
         waiting, self._waiting = self._waiting, _NOTHING
         head = 5 if waiting[:1] > b"\0" else 4
-        if len(waiting) >= head:
+        if len(waiting) >= head and waiting[0] in self._kinds:
             length = int.from_bytes(waiting[head - 4 : head], "big") - 4
             found.append(Message(waiting[0], waiting[head:], length))
 

@@ -53,6 +53,12 @@ def test_a_message_that_is_cut_is_told_at_once() -> None:
     assert reader.feed(STREAM, boundary=True) == PARSED
 
 
+def test_only_the_kinds_that_are_wanted() -> None:
+    reader = MessageReader(1000, (ord("S"),))
+    assert reader.feed(STREAM, boundary=True) == PARSED[1:2]
+    assert reader.feed(message("Q", b"a" * 500)[:50], boundary=True, cut=True) == []
+
+
 def test_missing_bytes_cost_the_message_and_no_more() -> None:
     reader = MessageReader(1000)
     assert reader.feed(QUERY[:7], boundary=True) == []
