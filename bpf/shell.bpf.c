@@ -116,8 +116,9 @@ int shell_line(struct pt_regs *regs)
 	__u64 line = returned(regs);
 	struct ec_shell_row *row;
 
-	/* Other programs use readline, too; and a builtin may, while a command runs. */
-	if (!shell || shell->phase != PHASE_READING || !line)
+	/* Other programs use readline, too; and a builtin may, while a command runs. Of a command that began before we
+	 * came, what follows its first line may be a here-document, whose lines are seen nowhere else. */
+	if (!shell || !line || (shell->phase != PHASE_READING && (shell->phase != PHASE_UNKNOWN || !shell->begun)))
 		return 0;
 	row = row_of(shell);
 	if (!row)

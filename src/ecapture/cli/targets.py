@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ecapture targets``: who uses which TLS library, how it was found, whether it can be seen."""
+"""``ecapture targets``: who can be observed: TLS libraries, servers, shells; or why not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ecapture.probes import probes
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One TLS implementation in one process; ``pid`` 0: a library that no process has loaded."""
+    """What can be observed of one process, or not; ``pid`` 0: a file that no process has loaded."""
 
     pid: int
     comm: str
@@ -42,7 +42,7 @@ class Target(msgspec.Struct, frozen=True):
 @click.option("--json", "as_json", is_flag=True, help="One JSON array on standard output.")
 @click.option("-p", "--pid", "pids", type=int, multiple=True, help="Only this process. Repeatable.")
 def targets(*, as_json: bool, pids: tuple[int, ...]) -> None:
-    """List every process that has a TLS implementation in it.
+    """List every process that is of interest: TLS libraries, database servers, shells.
 
     And whether this program can show what passes through it: if not, why.
     """
@@ -117,7 +117,7 @@ def _show(found: list[Target]) -> None:
     from rich.table import Table  # noqa: PLC0415
 
     if not found:
-        say("no process with a TLS implementation was found")
+        say("no process was found that is of interest")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("visible", "pid", "command", "library", "found by", "file", "why not"):

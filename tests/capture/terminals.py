@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A shell at a pseudo-terminal, driven as by a person: types, and waits for the prompt.
+
+The prompts are marks that nothing typed contains. What is typed before a prompt is there would be
+echoed twice, so every step waits for the mark that must follow it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import sys
+import termios
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from harness import DEADLINE, NOTHING, wait_until
+
+PROMPT, MORE = b"<@1>", b"<@2>"
+_TIOCGPTN = 0x80045430  # asm-generic/ioctls.h: number of the pseudo-terminal
+INTERRUPT, SUSPEND, END = "\x03", "\x1a", "\x04"
+
+
+class Terminal:
+    """One shell; ``pid`` is its process. Leaving the context kills it."""
+
+    def __init__(
+        self,
+        *command: str,
+        uid: int = 0,
+        folder: Path = Path("/"),
+        env: Mapping[str, str] = NOTHING,
+    ) -> None:
+        self._prompts = self._mores = 0
+        self._output = bytearray()
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PS1": PROMPT.decode(),
+            "PS2": MORE.decode(),
+            "TERM": "dumb",
+            "HOME": "/nonexistent",
+            "LC_ALL": "C.UTF-8",
+            "HISTFILE": "/dev/null",
+            "INPUTRC": "/dev/null",
+        }
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            self._become(command, uid, folder, environment | dict(env))
+        number = fcntl.ioctl(self._fd, _TIOCGPTN, bytes(4))
+        self.name = f"pts/{int.from_bytes(number, sys.byteorder)}"
+        self._status: int | None = None
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _become(
+        self, command: Sequence[str], uid: int, folder: Path, environment: dict[str, str]
+    ) -> None:
+        try:
+            os.chdir(folder)
+            if uid:
+                os.setgroups([])
+                os.setgid(uid)
+                os.setuid(uid)
+            os.execvpe(command[0], command, environment)
+        finally:
+            os._exit(127)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                read = os.read(self._fd, 65536)
+            except OSError:  # the shell is gone
+                return
+            self._output += read
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+        os.close(self._fd)
+
+    def ready(self) -> Terminal:
+        """Waits for the next prompt."""
+        self._prompts += 1
+        self._wait(PROMPT, self._prompts)
+        return self
+
+    def run(self, *lines: str) -> None:
+        """Types a command; waits for the second prompt behind each of its lines but the last."""
+        for line in lines[:-1]:
+            self.more(line)
+        self.send(f"{lines[-1]}\n")
+        self.ready()
+
+    def more(self, line: str) -> None:
+        """Types a line of a command that goes on."""
+        self.send(f"{line}\n")
+        self._mores += 1
+        self._wait(MORE, self._mores)
+
+    def send(self, text: str) -> None:
+        """Types without waiting."""
+        rest = text.encode("utf-8", "surrogateescape")
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+    def when(self, text: bytes) -> None:
+        """Waits until a text was printed."""
+        wait_until(lambda: text in self._output, f"{text!r} in {bytes(self._output[-2000:])!r}")
+
+    def when_running(self) -> None:
+        """Waits until another than the shell has the terminal: a command is in the foreground."""
+
+        def foreground() -> bool:
+            return os.tcgetpgrp(self._fd) != self.pid
+
+        wait_until(foreground, "a command in the foreground")
+
+    def when_editing(self) -> None:
+        """Waits until the shell reads key by key."""
+
+        def raw() -> bool:
+            return not termios.tcgetattr(self._fd)[3] & termios.ICANON
+
+        wait_until(raw, "a line editor")
+
+    def wait(self) -> int:
+        """Waits for the end of the shell; its status as the kernel tells it."""
+        if self._status is None:
+            fd = os.pidfd_open(self.pid)
+            try:
+                done = threading.Event()
+                thread = threading.Thread(
+                    target=lambda: (os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT), done.set()),
+                    daemon=True,
+                )
+                thread.start()
+                assert done.wait(DEADLINE), "the shell does not end"
+                self._status = os.waitpid(self.pid, 0)[1]
+            finally:
+                os.close(fd)
+        return self._status
+
+    def _wait(self, mark: bytes, times: int) -> None:
+        wait_until(
+            lambda: self._output.count(mark) >= times,
+            f"{times} times {mark!r} in {bytes(self._output[-2000:])!r}",
+        )
