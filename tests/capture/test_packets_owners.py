@@ -11,6 +11,7 @@ import pytest
 from harness import CAPTURES
 
 from ecapture.formats.pcapng import Block, blocks, options_of, process_of
+from ecapture.kernel.owners import cgroup_root
 from packets import CAPTURES_PACKETS, read
 
 pytestmark = [CAPTURES, CAPTURES_PACKETS]
@@ -162,6 +163,43 @@ def test_a_scope_keeps_the_packets_of_its_processes_only(capture, talker, option
     assert all(ports[0] in (p.source_port, p.destination_port) for p in packets)
     assert [p.flags for p in packets[:3]] == ["S", "AS", "A"]
     assert [p.payload for p in packets if p.payload] == [b"wanted"]
+
+
+def said_by(path):
+    return sorted(p.payload for p in read(path) if "icmp" not in p.protocols)
+
+
+def test_users_are_told_apart(capture, talker):
+    wanted, other = talker("wanted"), talker("unwanted")
+    wanted("user", 65534)
+    capturing = capture("-i", "lo", "--uid", 65534, mode="pcap")
+    for who in (wanted, other):
+        who("send", who("udp"), who.name)
+    capturing.finish()
+    assert said_by(capturing.path) == [b"wanted"]
+
+
+@pytest.mark.needs("sock_from_file")
+def test_cgroups_are_told_apart_by_new_sockets_and_by_old_ones(capture, talker):
+    folder = cgroup_root() / f"ecapture-test-{os.getpid()}"
+    below = folder / "below"
+    below.mkdir(parents=True)
+    try:
+        old, new, other = talker("old"), talker("new"), talker("unwanted")
+        old("join", below)
+        new("join", below)
+        port = old("udp")
+        capturing = capture("-i", "lo", "--cgroup_path", folder, mode="pcap")
+        old("send", port, "old")
+        for who in (new, other):
+            who("send", who("udp"), who.name)
+        capturing.finish()
+        for who in (old, new):
+            who("join", cgroup_root())
+    finally:
+        below.rmdir()
+        folder.rmdir()
+    assert said_by(capturing.path) == [b"new", b"old"]
 
 
 def test_a_command_has_its_own_packets_and_those_of_its_descendants_only(capture, talker):

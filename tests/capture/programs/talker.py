@@ -53,6 +53,13 @@ def do(words):
         case ["name", text]:
             ctypes.CDLL(None).prctl(15, text.encode(), 0, 0, 0)  # PR_SET_NAME
             return "named"
+        case ["user", number]:
+            os.setuid(int(number))
+            return "changed"
+        case ["join", directory]:
+            with open(f"{directory}/cgroup.procs", "w") as processes:
+                processes.write(str(os.getpid()))
+            return "joined"
         case ["child", *rest]:
             return child(rest)
     raise ValueError(words)
