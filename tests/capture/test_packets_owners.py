@@ -2,6 +2,7 @@
 """Whose each packet is: from the first of a connection to the last, also after sockets move."""
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from harness import CAPTURES
 
 from ecapture.formats.pcapng import Block, blocks, options_of, process_of
 from ecapture.kernel.owners import cgroup_root
-from packets import CAPTURES_PACKETS, read
+from packets import CAPTURES_PACKETS, Network, in_namespace, read
 
 pytestmark = [CAPTURES, CAPTURES_PACKETS]
 TALKER = Path(__file__).parent / "programs" / "talker.py"
@@ -110,6 +111,23 @@ def test_a_socket_that_another_process_uses_becomes_its_own(capture, talker):
     assert said[b"one"] == (client.owner, server.owner)
     assert said[b"two"] == (client.owner, (int(child), "parent"))
     assert said[b"three"] == (client.owner, server.owner)
+
+
+def test_processes_are_known_where_no_cgroups_are_mounted(capture):
+    """As below ``ip netns exec``, which mounts a /sys of its own."""
+    with Network() as network:
+        capturing = capture("-i", "lo", mode="pcap", prefix=network.inside(network.left))
+        with in_namespace(network.left) as left, left(on_loopback) as one:
+            one.sendto(b"known", one.getsockname())
+        capturing.finish()
+    (packet,) = read(capturing.path)
+    assert [pid for pid, _comm in packet.owners] == [os.getpid()] * 2
+
+
+def on_loopback():
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind(("127.0.0.1", 0))
+    return one
 
 
 def test_datagrams_have_their_processes(capture, talker):

@@ -41,3 +41,9 @@ class Attachment:
 
 def enter_network(namespace_fd: int) -> None:
     """Moves the calling thread into the network namespace of a descriptor. Raises NativeError."""
+
+def cgroup_tree() -> int:
+    """A descriptor of the root of the cgroup v2 tree, wherever that is mounted, or if it is not.
+
+    The caller closes it. Linux 5.2. Raises NativeError.
+    """

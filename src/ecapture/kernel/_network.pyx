@@ -26,12 +26,26 @@ cdef extern from *:
     static long ec_bpf_command(int command, void *attr, unsigned size) {
         return syscall(__NR_bpf, command, attr, size);
     }
+
+    /* fsopen, fsconfig, fsmount (Linux 5.2; these numbers are the same on all architectures) */
+    static int ec_cgroup_tree(void) {
+        int context = syscall(430, "cgroup2", 1 /* FSOPEN_CLOEXEC */), tree = -1, failed;
+        if (context < 0)
+            return -1;
+        if (!syscall(431, context, 6 /* FSCONFIG_CMD_CREATE */, NULL, NULL, 0))
+            tree = syscall(432, context, 1 /* FSMOUNT_CLOEXEC */, 0);
+        failed = errno;
+        close(context);
+        errno = failed;
+        return tree;
+    }
     """
     cdef struct ec_target_link:
         uint32_t prog_fd, target, attach_type, flags
     cdef struct ec_iterator:
         uint32_t link_fd, flags
     long ec_bpf_command(int command, void *attr, unsigned size) nogil
+    int ec_cgroup_tree() nogil
     int c_close "close"(int fd) nogil
     ssize_t c_read "read"(int fd, void *buffer, size_t size) nogil
     int c_setns "setns"(int fd, int kind) nogil
@@ -102,3 +116,10 @@ cdef class Attachment:
 def enter_network(int namespace_fd):
     if c_setns(namespace_fd, CLONE_NEWNET):
         raise NativeError("enter", "a network namespace", errno)
+
+
+def cgroup_tree():
+    cdef int fd = ec_cgroup_tree()
+    if fd < 0:
+        raise NativeError("mount", "the cgroup v2 tree", errno)
+    return fd

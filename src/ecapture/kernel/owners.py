@@ -11,7 +11,6 @@ What a host lacks of these is said once; packets then have a process less often,
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -71,14 +70,10 @@ class Owners:
             )
 
     def _watch_creation(self) -> None:
-        root = cgroup_root()
-        if root is None:
-            raise _native.NativeError("attach", CREATED, errno.ENOENT)
-        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = _open_root()
         try:
-            self._links.append(
-                _network.Attachment(self._loaded.program_fd(CREATED), fd, _SOCK_CREATE)
-            )
+            program = self._loaded.program_fd(CREATED)
+            self._links.append(_network.Attachment(program, fd, _SOCK_CREATE))
         finally:
             os.close(fd)
 
@@ -87,6 +82,17 @@ class Owners:
         for link in self._links:
             link.close()
         self._links.clear()
+
+
+def _open_root() -> int:
+    # Without a mount: below `ip netns exec` nothing is mounted in /sys, and in a container a part.
+    try:
+        return _network.cgroup_tree()
+    except _native.NativeError:
+        mounted = cgroup_root()
+        if mounted is None:
+            raise
+        return os.open(mounted, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def cgroup_root() -> Path | None:

@@ -18,6 +18,7 @@ import ctypes
 import os
 import socket
 import sys
+from pathlib import Path
 
 sockets = {}
 
@@ -57,8 +58,7 @@ def do(words):
             os.setuid(int(number))
             return "changed"
         case ["join", directory]:
-            with open(f"{directory}/cgroup.procs", "w") as processes:
-                processes.write(str(os.getpid()))
+            Path(directory, "cgroup.procs").write_text(str(os.getpid()))
             return "joined"
         case ["child", *rest]:
             return child(rest)

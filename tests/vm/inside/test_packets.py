@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "capture"))
 
 from harness import CAPTURES, Captured
+
 from packets import CAPTURES_PACKETS, Network, in_namespace, read
 
 pytestmark = [CAPTURES, CAPTURES_PACKETS]
