@@ -27,7 +27,7 @@ from typing import Final
 import click
 
 from ecapture.cli.console import own_path
-from ecapture.errors import PermissionMissing, SinkError, UsageError
+from ecapture.errors import ECaptureError, PermissionMissing, SinkError, UsageError
 from ecapture.version import version
 
 INTERFACE: Final = "ecapture"
@@ -39,6 +39,7 @@ _KEYS: Final = {
     "gotls": "programs written in Go",
 }
 # What precedes everything a caller can choose: a rule of sudo may end here with an asterisk.
+_ETHERNET: Final = 1
 _FIXED: Final = ("--capture", "--extcap-interface", INTERFACE)
 
 
@@ -75,6 +76,8 @@ def capture_words(arguments: Sequence[str]) -> list[str] | None:
         _say(_configuration())
         return None
     if not given["capture"]:
+        # As its user types a filter, Wireshark asks whether it is one; nothing said means yes.
+        _say(_wrong_with(given["extcap_capture_filter"]))
         return None
     if given["fifo"] is None:
         raise UsageError(option="--fifo", problem="is missing", hint="Wireshark names one")
@@ -122,6 +125,16 @@ def _chosen(given: dict[str, str | None]) -> list[str]:
     if expression:
         words.append(f" {expression}" if expression.startswith("-") else expression)
     return words
+
+
+def _wrong_with(expression: str | None) -> list[str]:
+    from ecapture.kernel.expression import compile_expression  # noqa: PLC0415 - loads libpcap
+
+    try:
+        compile_expression(expression or "", _ETHERNET)
+    except ECaptureError as error:
+        return [str(error)]
+    return []
 
 
 def _write_to(fifo: str) -> None:

@@ -7,8 +7,9 @@ the packets that made them have passed: a client knows them only once it has the
 1. Secrets are let through at once, ahead of whatever waits, as is everything but packets.
 2. A packet with which a server answers the beginning of a handshake (TLS ServerHello; QUIC Initial)
    waits until all secrets are told that its connection must have, and no longer than ``patience``.
-   If some are told by then, the library is one of those that tell, and it may take its time:
-   ``told_patience``. With early data the packet of the client waits, for the early secret alone.
+   If some are told by then, or its process has told secrets of other connections, the library is
+   one of those that tell, and it may take its time: ``told_patience``. With early data the packet
+   of the client waits, for the early secret alone.
 3. What comes behind a packet that waits, waits, too: packets are never reordered.
 4. Nothing waits when no handshake is open; then a batch passes as it came, uncopied.
 5. What waits is bounded in bytes. Beyond that the oldest goes first, and ``hurried`` counts it.
@@ -28,6 +29,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from ecapture._wire import ENTERPRISE
 from ecapture.errors import ProtocolError
 from ecapture.events import Event, Interface, Packets, Secret
 from ecapture.pipeline import _openings
@@ -40,13 +42,17 @@ from ecapture.protocols.tls_hello import (
     server_hello,
 )
 
-PATIENCE_NS: Final = 500_000_000
+PATIENCE_NS: Final = 1_000_000_000
 """How long a packet waits for a connection of which nothing is told."""
 TOLD_PATIENCE_NS: Final = 3_000_000_000
-"""How long it waits if something was told."""
+"""How long it waits if something was told, by the same process at least."""
 HELD_BYTES: Final = 16 << 20
 
 _REMEMBERED: Final = 1 << 14
+_TELLERS: Final = 1 << 12
+# How the option of a packet's block begins that names a process (formats/pcapng.py), whose number
+# is in the four bytes behind.
+_PROCESS: Final = ENTERPRISE.to_bytes(4, "little") + b"ecap"
 _QUIC_HELLOS: Final = 1 << 10
 _QUIC_PER_SECOND: Final = 200  # decrypting the beginning of one takes a good millisecond
 _SECOND_NS: Final = 1_000_000_000
@@ -82,6 +88,7 @@ class _Waiting(msgspec.Struct):
     random: bytes = b""
     needed: int = 0
     since_ns: int = 0
+    pids: tuple[int, ...] = ()
 
 
 class Held:
@@ -106,11 +113,12 @@ class Held:
         self._now = 0
         self._queue: deque[_Waiting] = deque()
         self._held = 0
-        # All four: insertion order is age.
+        # All: insertion order is age.
         self._hellos: dict[tuple[bytes, bytes], bytes] = {}
         self._quic: dict[tuple[bytes, bytes, bytes], Crypto] = {}
         self._told: dict[bytes, int] = {}
         self._given_up: dict[bytes, int] = {}
+        self._tellers: dict[int, bool] = {}
         self._quic_second, self._quic_count = 0, 0
 
     @property
@@ -160,7 +168,8 @@ class Held:
             if random and needed & ~self._told.get(random, 0):
                 self._hold(batch[begin:at])
                 begin = at
-                self._queue.append(_Waiting(b"", random, needed, self._now))
+                pids = _processes(batch, at, end)
+                self._queue.append(_Waiting(b"", random, needed, self._now, pids))
         if not self._queue:
             return [event]
         self._hold(batch[begin:])
@@ -171,6 +180,7 @@ class Held:
         if not random or not secret.label:
             return
         label = _LABELS.get(secret.label, _OTHER)
+        _bounded(self._tellers, secret.pid, True, _TELLERS)
         self._told[random] = _bounded(self._told, random, 0) | label
         if label & self._given_up.get(random, 0):
             del self._given_up[random]
@@ -207,7 +217,8 @@ class Held:
         told = self._told.get(waiting.random, 0)
         if not waiting.needed & ~told:
             return True
-        patience = self._told_patience if told else self._patience
+        tells = told or any(pid in self._tellers for pid in waiting.pids)
+        patience = self._told_patience if tells else self._patience
         if self._now - waiting.since_ns < patience:
             return False
         self._give_up(waiting)
@@ -269,6 +280,18 @@ class Held:
             self._quic_second, self._quic_count = second, 0
         self._quic_count += 1
         return self._quic_count <= _QUIC_PER_SECOND
+
+
+def _processes(batch: bytes, block: int, payload_end: int) -> tuple[int, ...]:
+    # Those at the ends of a packet, at most two.
+    end = block + int.from_bytes(batch[block + 4 : block + 8], "little")
+    found: list[int] = []
+    at = batch.find(_PROCESS, payload_end, end)
+    while at >= 0 and len(found) < 2:
+        at += len(_PROCESS)
+        found.append(int.from_bytes(batch[at : at + 4], "little"))
+        at = batch.find(_PROCESS, at, end)
+    return tuple(found)
 
 
 def _bounded(

@@ -46,6 +46,17 @@ def test_it_has_a_link_type(capsys):
     assert len(asked(capsys, "--extcap-dlts", "--extcap-interface", "ecapture")) == 1
 
 
+@root
+def test_a_filter_is_judged_as_it_is_typed(capsys):
+    for expression in ("tcp port 443", "host 10.0.0.1 and udp", ""):
+        words = ("--extcap-interface=ecapture", f"--extcap-capture-filter={expression}")
+        assert asked(capsys, *words) == []
+    with pytest.raises(SystemExit) as ended:
+        main(["--extcap-interface=ecapture", "--extcap-capture-filter=tcp prt 443"])
+    assert ended.value.code == 0
+    assert "syntax error" in capsys.readouterr().out
+
+
 def test_what_can_be_configured_is_what_is_understood(capsys):
     lines = asked(capsys, "--extcap-config", "--extcap-interface=ecapture")
     calls = re.findall(r"\{call=--([a-z]+)\}", "".join(lines))

@@ -18,6 +18,7 @@ from ecapture.formats.pcapng import (
     decryption_secrets,
     enhanced_packet,
     interface_description,
+    process_option,
     section_header,
 )
 from ecapture.pipeline.held import PATIENCE_NS, TOLD_PATIENCE_NS, Held
@@ -149,6 +150,17 @@ def test_patience_ends(greeted, stream, told, patience):
     assert greeted.held.late == 0, "that one decrypts nothing"
     greeted.secrets(*TRAFFIC[told:], now=patience)
     assert greeted.held.late == 1
+
+
+@pytest.mark.parametrize("pid, patience", [(2, TOLD_PATIENCE_NS), (3, PATIENCE_NS)])
+def test_a_process_that_told_others_may_take_its_time(greeted, stream, pid, patience):
+    [frame] = stream.say(True, SERVER_HELLO)
+    owners = [process_option(7, "nginx"), process_option(pid, "curl")]
+    answer = enhanced_packet(0, START, frame, options=owners)
+    assert greeted.packets(answer) == b""
+    greeted.secrets("CLIENT_RANDOM", random=b"r" * 32)
+    assert greeted.due(patience - 1) == b""
+    assert greeted.due(patience) == answer
 
 
 def test_an_event_that_is_older_than_the_last_does_not_turn_time_back(greeted, stream):
