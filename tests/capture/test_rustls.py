@@ -95,8 +95,10 @@ def launched(key, certificate, version, tmp_path, probe):
     return lines, read_keys(told)
 
 
-@BOTH
-@pytest.mark.parametrize("key", CLIENTS)
+@pytest.mark.parametrize(
+    "key, version",
+    [("rustls-uv-0.9.5", "1.2"), ("rustls-deno", "1.2"), *((k, "1.3") for k in CLIENTS)],
+)
 def test_programs_that_are_started(key, certificate, version, tmp_path):
     lines, theirs = launched(key, certificate, version, tmp_path, "rustls")
     assert set(lines) == set(theirs)

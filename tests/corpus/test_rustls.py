@@ -32,7 +32,6 @@ BUILDS = {
     "rustls-primp": (4, 12, {Proof.FRAME_TABLE}),
     "rustls-rtls": (4, 6, {Proof.FRAME_TABLE}),
     "rustls-hf_xet": (2, 1, {Proof.FRAME_TABLE}),
-    "rustls-obstore": (2, 1, {Proof.FRAME_TABLE}),
     "arm64-rustls-uv": (2, 1, {Proof.FRAME_TABLE}),
     "arm64-rustls-rtls": (4, 1, {Proof.FRAME_TABLE}),
 }
@@ -78,9 +77,8 @@ def symbols(path):
 
 
 @pytest.mark.needs("program:nm")
-@pytest.mark.parametrize("key", ["rustls-hf_xet", "rustls-obstore"])
-def test_symbols_confirm_the_places(key):
-    path = fetch(key)
+def test_symbols_confirm_the_places():
+    path = fetch("rustls-hf_xet")
     starts, names = symbols(path)
     with ElfFile(path) as elf:
         found = locate_rustls(elf)
@@ -91,7 +89,7 @@ def test_symbols_confirm_the_places(key):
         assert part in name, f"{site.address:#x} is in {name}"
 
 
-@pytest.mark.parametrize("key", ["libcurl", "openssl-3.5.4", "boringssl-curl_cffi", "node-24"])
+@pytest.mark.parametrize("key", ["libcurl", "openssl-3.5.4", "boringssl-curl_cffi"])
 def test_nothing_is_found_where_nothing_is(key):
     with ElfFile(fetch(key)) as elf:
         assert isinstance(locate_rustls(elf), NotLocated)
