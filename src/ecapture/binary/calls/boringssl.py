@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from ecapture.binary.calls.openssl import Recognised
-from ecapture.binary.calls.reports import Reporter
-from ecapture.binary.secrets.evaluate import Pointer, Trace, Write
+from ecapture.binary.calls.reports import Code, Reporter
+from ecapture.binary.secrets.evaluate import Pointer, Trace
 
 SOURCE: Final = "ssl_lib.cc"
 _LIBRARY: Final = 16  # ERR_LIB_SSL
@@ -30,11 +30,12 @@ _OBJECT: Final = Pointer(0, (), 0)
 _BUFFER: Final = Pointer(1, (), 0)
 
 
-def recognise(reporters: Mapping[int, Reporter]) -> Recognised:
-    """Return which of these functions read and write plaintext, and which makes an object.
+def recognise(code: Code) -> Recognised:
+    """Return which functions read and write plaintext, and which makes an object.
 
     What fits two functions is left out.
     """
+    reporters = code.reporters(SOURCE)
     reading = {
         address
         for address, reporter in reporters.items()
@@ -46,7 +47,8 @@ def recognise(reporters: Mapping[int, Reporter]) -> Recognised:
                 reporter
                 for reporter in reporters.values()
                 if _calls_one_of(reporter.trace, reading) and _consumes(reporter.trace)
-            ],
+            ]
+            or _around_peek(code, reporters, reading),
             "asks for a record, copies it to its buffer and moves on",
         ),
         "SSL_write": (
@@ -70,6 +72,29 @@ def recognise(reporters: Mapping[int, Reporter]) -> Recognised:
     }
 
 
+def _around_peek(
+    code: Code, reporters: Mapping[int, Reporter], reading: set[int]
+) -> list[Reporter]:
+    # Where SSL_peek was not built into it, SSL_read calls that and moves the mark.
+    peeking = [
+        reporter
+        for reporter in reporters.values()
+        if _calls_one_of(reporter.trace, reading) and _sources(reporter.trace)
+    ]
+    if len(peeking) != 1:
+        return []
+    address, kept = peeking[0].entry.address, _sources(peeking[0].trace)
+    return [
+        caller
+        for caller in code.callers(address)
+        if any(
+            call.target == address and call.arguments[:2] == (_OBJECT, _BUFFER)
+            for call in caller.trace.calls
+        )
+        and any(write.place in kept for write in caller.trace.writes)
+    ]
+
+
 def _reasons(reporter: Reporter) -> set[int]:
     return {reason for library, _, reason in reporter.codes if library == _LIBRARY}
 
@@ -78,9 +103,9 @@ def _calls_one_of(trace: Trace, targets: set[int]) -> bool:
     return any(call.target in targets and call.arguments[0] == _OBJECT for call in trace.calls)
 
 
-def _consumes(trace: Trace) -> bool:
-    # From a pointer that the object keeps to the buffer; that very pointer is then moved.
-    kept = {
+def _sources(trace: Trace) -> set[Pointer]:
+    # The pointers that the object keeps to what is copied to the buffer.
+    return {
         Pointer(source.root, source.path[:-1], source.path[-1])
         for call in trace.calls
         for source in call.arguments[1:2]
@@ -89,7 +114,12 @@ def _consumes(trace: Trace) -> bool:
         and source.root == 0
         and source.path
     }
-    return any(isinstance(write, Write) and write.place in kept for write in trace.writes)
+
+
+def _consumes(trace: Trace) -> bool:
+    # The very pointer that was copied from is then moved.
+    kept = _sources(trace)
+    return any(write.place in kept for write in trace.writes)
 
 
 def _hands_on(trace: Trace) -> bool:

@@ -15,6 +15,7 @@ import re
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 from ecapture.binary.secrets.evaluate import successors
@@ -27,6 +28,7 @@ _NODES: Final = 4096  # instructions of one function that are followed
 _TRIES: Final = 8  # entries before a place that are tried
 _MAX_CALLS: Final = 1 << 18
 _ALIGNMENT: Final = 16
+_MAX_CALLERS: Final = 64
 _BRANCH_REACH: Final = 1 << 27  # of aarch64's bl
 _PADDING: Final = (b"\xcc", b"\x90", b"\x00")  # int3, nop, the end of a long nop
 
@@ -54,7 +56,7 @@ def entries_around(image: Image, functions: Functions, places: Iterable[int]) ->
         for place in open_places:
             last = bisect_right(targets, place)
             for address in reversed(targets[max(0, last - _TRIES) : last]):
-                if place - address <= _REACH and _leads_to(image, address, place):
+                if place - address <= _REACH and leads_to(image, address, place):
                     if _is_entry(image, address, calls[address]):
                         found[place] = Entry(address, Proof.CALL_TARGET)
                     break
@@ -69,7 +71,8 @@ def _is_entry(image: Image, address: int, calls: int) -> bool:
     return calls > 1 or image.bytes_at(address - 1, 1) in _PADDING
 
 
-def _leads_to(image: Image, start: int, place: int) -> bool:
+def leads_to(image: Image, start: int, place: int) -> bool:
+    """Tell whether control flow within a function that starts at one address reaches the other."""
     seen, pending = {start}, deque([start])
     while pending and len(seen) < _NODES:
         address = pending.popleft()
@@ -80,6 +83,12 @@ def _leads_to(image: Image, start: int, place: int) -> bool:
                 seen.add(following)
                 pending.append(following)
     return place in seen
+
+
+def calls_to(image: Image, target: int) -> list[int]:
+    """Return where bytes stand that look like direct calls of an address, a few at most."""
+    calls = _calls(image, [(target, target)])
+    return list(islice((site for site, called in calls if called == target), _MAX_CALLERS))
 
 
 def _called(image: Image, places: list[int]) -> Counter[int]:
@@ -93,7 +102,7 @@ def _called(image: Image, places: list[int]) -> Counter[int]:
             windows.append((start, place))
     starts = [start for start, _ in windows]
     calls: Counter[int] = Counter()
-    for target in _call_targets(image, windows):
+    for _, target in _calls(image, windows):
         at = bisect_right(starts, target) - 1
         if at >= 0 and target <= windows[at][1]:
             calls[target] += 1
@@ -102,8 +111,8 @@ def _called(image: Image, places: list[int]) -> Counter[int]:
     return calls
 
 
-def _call_targets(image: Image, windows: list[tuple[int, int]]) -> Iterator[int]:
-    # What the direct calls of all code may lead to: those near a window, and a few more.
+def _calls(image: Image, windows: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    # Direct calls of all code, as (place, target): those that lead near a window, and a few more.
     for part in image.parts:
         if not part.executable:
             continue
@@ -120,10 +129,10 @@ def _call_targets(image: Image, windows: list[tuple[int, int]]) -> Iterator[int]
             for match in pattern.finditer(block):
                 at = match.start()
                 distance = int.from_bytes(block[at + 1 : at + 5], "little", signed=True)
-                yield address + at + 5 + distance
+                yield address + at, address + at + 5 + distance
 
 
-def _linked_branches(image: Image, start: int, size: int) -> Iterator[int]:
+def _linked_branches(image: Image, start: int, size: int) -> Iterator[tuple[int, int]]:
     for part in image.parts:
         if (part.address, part.size) != (start, size):
             continue
@@ -133,4 +142,4 @@ def _linked_branches(image: Image, start: int, size: int) -> Iterator[int]:
                 if word >> 26 == 0x25:  # bl
                     distance = (word & 0x3FFFFFF) << 2
                     distance -= (distance & _BRANCH_REACH) << 1
-                    yield address + 4 * number + distance
+                    yield address + 4 * number, address + 4 * number + distance

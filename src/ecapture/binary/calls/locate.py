@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from ecapture.binary.cache import Remembered, identity
 from ecapture.binary.calls import boringssl, openssl
-from ecapture.binary.calls.reports import Reporter, find_reporters
+from ecapture.binary.calls.reports import Code
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import NAMELESS, RULES, Kind, Library
 from ecapture.binary.secrets.functions import is_stub
@@ -25,7 +25,7 @@ from ecapture.binary.secrets.image import Image
 
 _READING: Final = ("SSL_read", "ssl_read_internal")
 _WRITING: Final = ("SSL_write", "ssl_write_internal", "ssl_write_internal+flags")
-_RULES: Final[dict[Kind, tuple[str, Callable[[Mapping[int, Reporter]], openssl.Recognised]]]] = {
+_RULES: Final[dict[Kind, tuple[str, Callable[[Code], openssl.Recognised]]]] = {
     "openssl": (openssl.SOURCE, openssl.recognise),
     "boringssl": (boringssl.SOURCE, boringssl.recognise),
 }
@@ -37,7 +37,7 @@ class CallsCache(Remembered[Library]):
     """Completed judgements, by file."""
 
     file_name = "calls.json"
-    rules = 100 * RULES + 1
+    rules = 100 * RULES + 2
     judgement = Library
 
 
@@ -97,17 +97,16 @@ def complete(elf: ElfFile, library: Library) -> Library:
         NotExecutable: the file contradicts itself.
     """
     source, recognise = _RULES[library.kind]
-    image = Image(elf)
-    reporters = find_reporters(image, source)
-    if not reporters:
+    code = Code(Image(elf))
+    if not code.reporters(source):
         return _refused(library, f"no function of it tells that it is from {source}")
-    functions, evidence, labelled = {}, {}, False
-    for name, (entry, signs) in recognise(reporters).items():
-        offset = image.offset_of(entry.address)
-        if offset is not None and not is_stub(image, entry.address):
+    functions, evidence = {}, {}
+    for name, (entry, signs) in recognise(code).items():
+        offset = code.image.offset_of(entry.address)
+        if offset is not None and not is_stub(code.image, entry.address):
             functions[name] = offset
             evidence[name] = f"{signs}; starts there by {entry.proof}"
-            labelled = labelled or bool(reporters[entry.address].names)
+    labelled = any("names itself" in signs for signs in evidence.values())
     for wanted, what in ((_READING, "reads"), (_WRITING, "writes")):
         if not any(name in functions for name in wanted):
             return _refused(library, f"no function of it proves to be the one that {what}")

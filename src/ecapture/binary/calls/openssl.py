@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from ecapture.binary.calls.entries import Entry
-from ecapture.binary.calls.reports import Reporter
+from ecapture.binary.calls.reports import Code, Reporter
 from ecapture.binary.secrets.evaluate import Invocation, Pointer, Trace, Value
 
 SOURCE: Final = "ssl_lib.c"  # 1.0.2 is compiled in its folder
@@ -44,8 +44,9 @@ Recognised = dict[str, tuple[Entry, str]]
 """Functions by name, each with its entry and the signs that agreed."""
 
 
-def recognise(reporters: Mapping[int, Reporter]) -> Recognised:
-    """Return which of these functions read and write plaintext, and which frees an object."""
+def recognise(code: Code) -> Recognised:
+    """Return which functions read and write plaintext, and which frees an object."""
+    reporters = code.reporters(SOURCE)
     found: Recognised = {}
     for public, internal in (
         ("SSL_read", "ssl_read_internal"),

@@ -15,20 +15,22 @@ that the ways of failing are seen) to what they report.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from ecapture.binary.calls.entries import Entry, entries_around
+from ecapture.binary.calls.entries import Entry, calls_to, entries_around, leads_to
 from ecapture.binary.secrets.evaluate import Evaluator, Invocation, Limits, Pointer, Trace
 from ecapture.binary.secrets.functions import Functions
 from ecapture.binary.secrets.image import Image
 from ecapture.binary.secrets.labels import find_references
+from ecapture.binary.secrets.sites import Proof
 
 _LONGEST_PATH: Final = 300
 _LONGEST_NAME: Final = 64
 _MAX_PLACES: Final = 8
+_REACH: Final = 1 << 14  # from a function's first instruction to a place in it
 _MAX_FUNCTIONS: Final = 400
 _LIMITS: Final = Limits(paths=400, steps=8000, doubt=True)
 _PATH: Final = re.compile(rb"[\x20-\x7e]*\Z")
@@ -50,22 +52,51 @@ class Reporter:
     frees: bool = False
 
 
-def find_reporters(image: Image, tail: str) -> dict[int, Reporter]:
-    """Return the functions that name a source file whose path ends in ``tail``, by address."""
-    files = set(islice(_paths(image, tail.encode()), _MAX_PLACES))
-    if not files:
-        return {}
-    functions = Functions(image)
-    evaluator = Evaluator(image, functions)
-    places = {reference.address for reference in find_references(image, files)}
-    entries = sorted(set(entries_around(image, functions, places).values()))
-    reporters = {}
-    for entry in entries[:_MAX_FUNCTIONS]:
-        reporter = Reporter(entry, evaluator.trace(entry.address, _LIMITS))
-        for call in reporter.trace.calls:
-            _note(image, files, reporter, call)
-        reporters[entry.address] = reporter
-    return reporters
+class Code:
+    """Functions of an image and what their evaluation finds."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self._functions = Functions(image)
+        self._evaluator = Evaluator(image, self._functions)
+        self._found: dict[str, dict[int, Reporter]] = {}
+
+    def reporters(self, tail: str) -> dict[int, Reporter]:
+        """Return the functions that name a source file whose path ends in ``tail``, by address."""
+        if tail not in self._found:
+            files = set(islice(_paths(self.image, tail.encode()), _MAX_PLACES))
+            self._found[tail] = self._reporters(files) if files else {}
+        return self._found[tail]
+
+    def _reporters(self, files: set[int]) -> dict[int, Reporter]:
+        places = {reference.address for reference in find_references(self.image, files)}
+        known = entries_around(self.image, self._functions, places)
+        found = self._traced(known.values(), files)
+        # What a function that is proven calls is one, too, though nothing else calls it.
+        called = sorted(
+            {call.target for r in found.values() for call in r.trace.calls if call.target}
+        )
+        more = set()
+        for place in places - set(known):
+            near = [target for target in called if place - _REACH < target <= place]
+            if near and leads_to(self.image, near[-1], place):
+                more.add(Entry(near[-1], Proof.CALL_TARGET))
+        return found | self._traced(more, files)
+
+    def callers(self, target: int) -> list[Reporter]:
+        """Return the functions that call an address; nothing is known of what they report."""
+        sites = calls_to(self.image, target)
+        entries = entries_around(self.image, self._functions, sites).values()
+        return list(self._traced(entries, set()).values())
+
+    def _traced(self, entries: Iterable[Entry], files: set[int]) -> dict[int, Reporter]:
+        found = {}
+        for entry in sorted(set(entries))[:_MAX_FUNCTIONS]:
+            reporter = Reporter(entry, self._evaluator.trace(entry.address, _LIMITS))
+            for call in reporter.trace.calls:
+                _note(self.image, files, reporter, call)
+            found[entry.address] = reporter
+        return found
 
 
 def _paths(image: Image, tail: bytes) -> Iterator[int]:

@@ -3,15 +3,15 @@ from __future__ import annotations
 
 import pytest
 
-from ecapture.binary.calls.openssl import SOURCE, recognise
-from ecapture.binary.calls.reports import find_reporters
+from ecapture.binary.calls.openssl import recognise
+from ecapture.binary.calls.reports import Code
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.image import Image
 
 
 def recognised(library):
     with ElfFile(library.path) as elf:
-        found = recognise(find_reporters(Image(elf), SOURCE))
+        found = recognise(Code(Image(elf)))
     return {name: entry.address for name, (entry, _) in found.items()}
 
 

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import pytest
 
-from ecapture.binary.calls.reports import find_reporters
+from ecapture.binary.calls.reports import Code
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.image import Image
 
 
 def reporters(library, tail):
     with ElfFile(library.path) as elf:
-        found = find_reporters(Image(elf), tail)
+        found = Code(Image(elf)).reporters(tail)
     names = {address: name for name, address in library.truth.items()}
     return {names[address]: reporter for address, reporter in found.items()}
 
