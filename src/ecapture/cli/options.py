@@ -11,6 +11,7 @@ import click
 from ecapture.config import SNAP_MAXIMUM, SNAP_MINIMUM, PacketConfig, Scope, byte_size
 from ecapture.errors import UsageError
 
+_ALL = "any"  # all interfaces, as in tcpdump
 _OUTPUT = (
     click.option(
         "-m",
@@ -98,7 +99,7 @@ _PACKETS = (
         "interfaces",
         multiple=True,
         metavar="NAME",
-        help="With -m pcap: packets of this interface. Repeatable; by default of all.",
+        help="With -m pcap: packets of this interface. Repeatable; by default (any) of all.",
     ),
     click.option(
         "--netns",
@@ -204,7 +205,7 @@ def packets_from(given: dict[str, Any]) -> PacketConfig:
             hint=f"{SNAP_MINIMUM} or more, or 0 to keep all",
         )
     return PacketConfig(
-        interfaces=tuple(dict.fromkeys(given["interfaces"])),
+        interfaces=() if _ALL in given["interfaces"] else tuple(dict.fromkeys(given["interfaces"])),
         spaces=tuple(dict.fromkeys(given["spaces"])),
         snap_length=min(length, SNAP_MAXIMUM),
         expression=" ".join(given["packet_filter"]).strip(),

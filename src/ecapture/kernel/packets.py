@@ -27,7 +27,7 @@ from ecapture._wire import (
     PACKET_SETTINGS,
 )
 from ecapture.config import CaptureConfig, PacketConfig
-from ecapture.errors import AttachRefused, TargetError, TargetNotFound, UsageError
+from ecapture.errors import AttachRefused, TargetNotFound, UsageError
 from ecapture.events import Event, Interface, InterfaceCounts, Packets
 from ecapture.kernel import _native, _network
 from ecapture.kernel.attach import Programs, translated
@@ -227,6 +227,7 @@ class PacketPrograms:
         self._config = config
         self._wall_offset_ns = wall_offset_ns
         self._next = 0
+        self._started = False
         self._told: list[Event] = []
         self._spaces: list[_SpacePrograms] = []
         self._counted: list[tuple[int, int]] = []
@@ -240,6 +241,7 @@ class PacketPrograms:
         except BaseException:
             self.close()
             raise
+        self._started = True
         if not any(of_space.watched for of_space in self._spaces):
             self.close()
             raise TargetNotFound(looked_for="an interface", looked_in="the network namespace")
@@ -325,11 +327,15 @@ class PacketPrograms:
                 attachment.close()
             if error.errno == errno.ENODEV:
                 return  # it has vanished meanwhile
-            raise AttachRefused(
+            refused = AttachRefused(
                 hook=link.name,
                 reason=os.strerror(error.errno or 0),
                 hint="`ecapture doctor` says what this kernel can do",
-            ) from error
+            )
+            if link.name in self._plan.config.interfaces and not self._started:
+                raise refused from error
+            _log.warning("its packets are not captured: %s", refused)
+            return
         self._next += 1
         of_space.watched[link.index] = _Watched(link, number, now, attached)
         wanted = self._plan.config
@@ -362,10 +368,7 @@ class PacketPrograms:
     def _follow(self, of_space: _SpacePrograms) -> None:
         for link in of_space.watch.changes():
             if not link.gone:
-                try:
-                    self._attach(of_space, [link])
-                except TargetError as error:
-                    _log.warning("%s", error)
+                self._attach(of_space, [link])
                 continue
             watched = of_space.watched.pop(link.index, None)
             if watched is None:

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from ecapture.cli.capture import _config, tls
 from ecapture.cli.choices import MODES, make_outputs
 from ecapture.cli.options import scope_from
-from ecapture.config import CaptureConfig, Limits, Scope
+from ecapture.config import CaptureConfig, Limits, PacketConfig, Scope
 from ecapture.errors import UsageError
 from ecapture.events import Losses
 
@@ -106,3 +106,33 @@ def test_keys_have_a_file_of_their_own(tmp_path):
 def test_a_mode_that_is_none_is_refused():
     with pytest.raises(UsageError, match="no mode"):
         make_outputs(given("-m", "nonsense"), lambda _pid: "")
+
+
+def test_packets_are_described_by_their_options():
+    words = ("-m", "pcap", "-i", "lo", "-i", "lo", "-i", "eth0", "--netns", "1", "--with-dns")
+    config = _config(("tls",), given(*words, "--snaplen", "1k", "tcp", "port", "443"), None)
+    assert config.packets == PacketConfig(("lo", "eth0"), (1,), 1024, "tcp port 443", True)
+    assert (config.plaintext, config.keys) == (False, True)
+
+
+def test_any_interface_means_all_and_no_length_the_longest():
+    config = _config(("tls",), given("-m", "pcap", "-i", "any", "-i", "lo"), None)
+    assert config.packets == PacketConfig()
+    long = _config(("tls",), given("-m", "pcap", "--snaplen", "1g"), None)
+    assert long.packets == PacketConfig()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-m", "pcap", "--snaplen", "17"),
+        ("-m", "pcap", "--snaplen", "much"),
+        ("-i", "lo"),
+        ("--netns", "1"),
+        ("--with-dns",),
+        ("tcp",),
+    ],
+)
+def test_options_of_packets_that_cannot_be_are_refused(words):
+    with pytest.raises(UsageError):
+        _config(("tls",), given(*words), None)
