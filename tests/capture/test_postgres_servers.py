@@ -63,6 +63,7 @@ def test_the_postmasters_process_stands_for_all_its_sessions(asked, server):
             after.execute("SELECT 'after'")
         captured.wait_for(1, kind="disconnect")
         statements = captured.statements()
+    assert "no PostgreSQL server" not in captured.stderr
     assert told(statements, "kind", "text") == [
         ("query", "SELECT 'before'"),
         ("connect", ""),

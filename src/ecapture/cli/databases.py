@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
+from ecapture.binary.elf import ElfFile
 from ecapture.binary.mysqld import PROGRAMS
 from ecapture.binary.process import all_pids, with_descendants
 from ecapture.cli.capture import capture
 from ecapture.cli.options import capture_options
-from ecapture.errors import UsageError
+from ecapture.errors import ECaptureError, UsageError
 from ecapture.kernel.feature import feature
 
 _log = logging.getLogger(__name__)
@@ -97,9 +98,19 @@ def _check_mode(given: dict[str, Any]) -> None:
     )
 
 
+def _is_server(pid: int) -> bool:
+    try:
+        with ElfFile(f"/proc/{pid}/exe") as program:
+            return program.symbol("secure_read") is not None
+    except ECaptureError:
+        return False
+
+
 def _with_sessions(given: dict[str, Any]) -> dict[str, Any]:
     """A session is a process that descends from the server's."""
     pids = tuple(pid for pid in given["pids"] if pid)
+    if pids and not any(map(_is_server, with_descendants(pids))):
+        _log.warning("no PostgreSQL server is among the processes of --pid")
     if not pids or given["follow"]:
         return given
     if feature("btf") and given["btf"] != 2:

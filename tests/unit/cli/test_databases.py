@@ -39,6 +39,11 @@ def test_the_sessions_of_a_server_are_its_descendants() -> None:
     assert os.getpid() in found["pids"]
 
 
+def test_a_process_that_is_no_server_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    _with_sessions(GIVEN | {"pids": (os.getpid(),)})
+    assert "no PostgreSQL server" in caplog.text
+
+
 def test_without_types_they_are_those_that_there_are() -> None:
     found = _with_sessions(GIVEN | {"pids": (os.getpid(),), "btf": 2})
     assert found["follow"] is False
