@@ -2,7 +2,8 @@
 """BoringSSL's reading and writing functions, recognised in code without names.
 
 ``int SSL_read(SSL *ssl, void *buf, int num)`` copies from the record it keeps to the buffer and
-moves its mark behind what it copied; ``SSL_peek`` does the same without moving the mark. Both ask
+moves its mark behind what it copied; ``SSL_peek`` does the same without moving the mark, and may
+have been built into ``SSL_read`` or be called by it. Both ask
 one function that reads a record, which reports SSL_R_UNINITIALIZED and
 SSL_R_SSL_HANDSHAKE_FAILURE. ``SSL_write`` reports these two and SSL_R_BAD_LENGTH, and hands object
 and buffer on. ``SSL_new`` is the one that reports SSL_R_NULL_SSL_CTX; what it returns is a new
