@@ -142,7 +142,7 @@ static __always_inline int enter(struct pt_regs *regs, __u32 row_number)
 
 		if (command.command != COM_QUIT &&
 		    bpf_probe_read_user(&given, sizeof(given), (void *)second))
-			count_lost_bytes(fault_records, fault_bytes, 0);
+			count_loss(fault_records);
 		if (is_text_command(command.command)) {
 			text = given.first;
 			length = command.command == COM_INIT_DB ? given.second : (__u32)given.second;

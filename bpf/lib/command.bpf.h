@@ -37,7 +37,6 @@ struct running {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 32768);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64);
 	__type(value, struct running);
 } commands SEC(".maps");
@@ -169,7 +168,8 @@ struct text {
 /* Sends one piece; a ring record must be reserved with a constant size (see lib/deliver.bpf.h). */
 #define SEND_TEXT(CLASS, at, bytes, last)                                                               \
 	do {                                                                                            \
-		__u64 length_ = (bytes);                                                                \
+		__u64 length_ = (bytes), size_;                                                         \
+		void *from_;                                                                            \
 		struct ec_command_text *record_ =                                                       \
 			bpf_ringbuf_reserve(&events, sizeof(struct ec_command_text) + (CLASS), 0);      \
 		if (!record_) {                                                                         \
@@ -179,10 +179,13 @@ struct text {
 		*record_ = text->head;                                                                  \
 		record_->header.flags |= (last);                                                        \
 		record_->offset = (at);                                                                 \
-		asm volatile("" : "+r"(length_));                                                       \
-		if (length_ > (CLASS))                                                                  \
-			length_ = (CLASS);                                                              \
-		if (length_ && bpf_probe_read_user(record_ + 1, length_, (void *)(text->buffer + (at)))) { \
+		from_ = (void *)(text->buffer + (at));                                                  \
+		size_ = length_;                                                                        \
+		/* older verifiers forget what they know of a number that was on the stack meanwhile */ \
+		asm volatile("" : "+r"(from_), "+r"(size_));                                            \
+		if (size_ > (CLASS))                                                                    \
+			size_ = (CLASS);                                                                \
+		if (bpf_probe_read_user(record_ + 1, size_, from_)) {                                   \
 			count_lost_bytes(fault_records, fault_bytes, length_);                          \
 			record_->header.flags |= EC_FLAG_FAULT;                                         \
 			length_ = 0;                                                                    \
@@ -191,7 +194,7 @@ struct text {
 		bpf_ringbuf_submit(record_, wakeup_flags(wanted, record_->header.size));          \
 	} while (0)
 
-static __always_inline void send_rest(struct ec_settings *wanted, struct text *text, __u64 at, __u64 length)
+static __attribute__((noinline)) int send_rest(struct ec_settings *wanted, struct text *text, __u64 at, __u64 length)
 {
 	if (length <= 64)
 		SEND_TEXT(64, at, length, EC_FLAG_LAST);
@@ -207,13 +210,13 @@ static __always_inline void send_rest(struct ec_settings *wanted, struct text *t
 		SEND_TEXT(4096, at, length, EC_FLAG_LAST);
 	else
 		SEND_TEXT(EC_PIECE_MAXIMUM, at, length, EC_FLAG_LAST);
+	return 0;
 }
 
 /* A text whose full pieces are being sent by a thread: a global function is handed numbers only. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024); /* threads that are inside long texts at the same moment */
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64);
 	__type(value, struct text);
 } texts SEC(".maps");
