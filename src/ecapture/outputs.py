@@ -13,6 +13,7 @@ from ecapture._wire import LOSSES
 from ecapture.errors import UsageError
 from ecapture.events import Event, Losses, Plaintext, ProcessExit, Served, SessionFacts
 from ecapture.kernel.recording import Frame, Metadata, ProcessFacts, frame, opening
+from ecapture.shell_events import ShellCommand
 from ecapture.sinks.destination import (
     Destination,
     FileDestination,
@@ -231,10 +232,18 @@ class RecordOutput:
         for event in events:
             if type(event) is Plaintext and event.conversation[0] not in self._described:
                 self._describe(event.pid)
+            elif type(event) is ShellCommand:
+                self._describe_shell(event)
             elif type(event) is Served and event.pid not in self._described:
                 self._describe(event.pid, self._session_of(event.pid) if event.late else None)
             elif type(event) is ProcessExit:
                 self._described.pop(event.pid, None)
+
+    def _describe_shell(self, event: ShellCommand) -> None:
+        if event.pid not in self._described:
+            self._describe(event.pid)
+        if event.ended in ("exited", "killed"):
+            del self._described[event.pid]
 
     def _describe(self, pid: int, session: SessionFacts | None = None) -> None:
         container = self._described[pid] = self._container_of(pid)

@@ -218,6 +218,22 @@ def test_without_history(watched, shell):
     assert told(commands(run)) == [("set +o history", 0), ("echo !! hidden", 0), ("false", 1)]
 
 
+@pytest.mark.parametrize(
+    "without", ["uprobe_multi", "uprobe_multi,attach_cookie,bpf_loop", "btf"], ids=str
+)
+def test_on_kernels_that_lack_much(watched, shell, tmp_path, without):
+    shell.ready()
+    run = watched("--pid", shell.pid, env={"ECAPTURE_WITHOUT": without})
+    shell.run("for i in 1 2", "do (exit $i)", "done")
+    shell.run("echo !!")
+    lines = commands(run)
+    assert told(lines)[0] == ("for i in 1 2\ndo (exit $i)\ndone", 2)
+    assert [line["typed"] for line in lines[1:]] == ["echo !!"]
+    known = "btf" not in without
+    assert lines[0]["directory"] == (str(tmp_path) if known else None)
+    assert lines[0]["terminal"] == (shell.name if known else "")
+
+
 def test_where_no_text_can_be_seen_that_is_said(watched, tmp_path):
     with Terminal(*BASH, "--noediting", folder=tmp_path) as shell:
         shell.ready()

@@ -70,7 +70,7 @@ def test_every_variant_loads_for_all_probes(without, mask, follow):
     without(*mask)
     if follow and not feature("btf"):
         pytest.skip("following needs types")
-    hooks = [hook for probe in probes().values() for hook in probe.hooks]
+    hooks = [h for probe in probes().values() for h in probe.hooks + probe.unattended_hooks]
     Programs(settings(follow=follow), hooks).close()
 
 
