@@ -36,10 +36,12 @@ _KEYS: Final = {
     "all": "everything that is known",
     "tls": "OpenSSL and its kin",
     "gnutls": "GnuTLS",
+    "nss": "NSS: Firefox and its kin",
     "gotls": "programs written in Go",
+    "rustls": "programs with rustls",
 }
-# What precedes everything a caller can choose: a rule of sudo may end here with an asterisk.
 _ETHERNET: Final = 1
+# What precedes everything a caller can choose: a rule of sudo may end here with an asterisk.
 _FIXED: Final = ("--capture", "--extcap-interface", INTERFACE)
 
 
