@@ -155,7 +155,7 @@ def _write_to(fifo: str) -> None:
 
 
 def _become_root(given: dict[str, str | None]) -> None:
-    words = [own_path(), *_FIXED, "--fifo", "-"]
+    words = [_command(), *_FIXED, "--fifo", "-"]
     words += [
         f"--{name.replace('_', '-')}={given[name]}"
         for name in ("keys", "ifname", "pid", "comm", "extcap_capture_filter")
@@ -173,10 +173,10 @@ def _become_root(given: dict[str, str | None]) -> None:
         raise PermissionMissing(
             needed_for="capturing",
             capability="root",
-            hint=f"{own_path()} can be changed by others than root, and sudo must not run that for"
+            hint=f"{_command()} can be changed by others than root, and sudo must not run that for"
             " Wireshark: install ecapture as root, below /opt or /usr/local",
         )
-    rule = f"{_user()} ALL=(root) NOPASSWD: {shlex.join([own_path(), *_FIXED])} *"
+    rule = f"{_user()} ALL=(root) NOPASSWD: {shlex.join([_command(), *_FIXED])} *"
     raise PermissionMissing(
         needed_for="capturing",
         capability="root",
@@ -184,8 +184,13 @@ def _become_root(given: dict[str, str | None]) -> None:
     )
 
 
+def _command() -> str:
+    # What the link in Wireshark's folder leads to, which is what a rule of sudo names.
+    return os.path.realpath(own_path())
+
+
 def _only_root_writes() -> bool:
-    places = (own_path(), sys.executable, __file__)
+    places = (_command(), sys.executable, __file__)
     try:
         found = [os.stat(place) for place in places]  # noqa: PTH116 - follows links
     except OSError:
