@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -452,6 +453,21 @@ def test_what_still_runs_at_the_end_is_shown(watched, mariadb):
     assert (found.text, found.outcome, found.marks) == ("select sleep(3)", "unknown", ("running",))
     done.join(DEADLINE)
     session.close()
+
+
+def test_a_client_that_comes_over_the_network(watched, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ("--skip-networking=0", "--bind-address=127.0.0.1", f"--port={port}")
+    with mysql_servers.mariadb(tmp_path, *options, "--skip-name-resolve") as server:
+        server.run("create user ada@'127.0.0.1'")
+        run = watched(server)
+        with server.connect(host="127.0.0.1", port=port, unix_socket=None, user="ada") as session:
+            session.cursor().execute("select 'from afar'")
+        run.wait(1, kind="disconnect")
+        statements = run.finish()
+    assert {(s.user, s.client) for s in statements} == {("ada", "127.0.0.1")}
+    assert len(select(statements, text="select 'from afar'", outcome="ok", rows=1)) == 1
 
 
 # --- limits ---

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from ecapture.cli.databases import _check_mode, _with_sessions
+from ecapture.cli.databases import _check_mode, _server_options, _with_sessions
 from ecapture.errors import UsageError
 from ecapture.kernel.feature import feature
 
@@ -48,3 +48,28 @@ def test_without_types_they_are_those_that_there_are() -> None:
     found = _with_sessions(GIVEN | {"pids": (os.getpid(),), "btf": 2})
     assert found["follow"] is False
     assert os.getpid() in found["pids"]
+
+
+def test_a_function_of_a_mysql_server_that_is_named_by_hand() -> None:
+    assert _server_options(("/a",), None, None) == {}
+    by_name = _server_options(("/a",), "run", None)
+    assert by_name == {"libraries": ("/a",), "server_function": "run", "server_offset": None}
+    assert _server_options(("/a",), None, "0x10")["server_offset"] == 16
+    assert _server_options(("/a",), None, "10")["server_offset"] == 10
+
+
+@pytest.mark.parametrize(
+    ("files", "symbol", "offset", "problem"),
+    [
+        (("/a",), "run", "0x10", "names the function already"),
+        (("/a", "/b"), "run", None, "2 were found"),
+        (("/a",), None, "ten", "is no offset"),
+        (("/a",), None, "-1", "is no offset"),
+        (("/a",), None, "0", "is no offset"),
+    ],
+)
+def test_what_of_it_makes_no_sense(
+    files: tuple[str, ...], symbol: str | None, offset: str | None, problem: str
+) -> None:
+    with pytest.raises(UsageError, match=problem):
+        _server_options(files, symbol, offset)
