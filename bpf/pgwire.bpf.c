@@ -37,8 +37,7 @@
 #define LENGTH_MAXIMUM 0x40000000 /* PQ_LARGE_MESSAGE_LIMIT, MaxAllocSize - 1 (1 GiB) */
 #define STARTUP_MAXIMUM 10000	  /* MAX_STARTUP_PACKET_LENGTH */
 #define AROUND_TEXT 1024    /* what a message has beside its text: names, numbers of types */
-#define STEPS 2048	    /* times MESSAGES_IN_STEP: more than a buffer of 8 KiB can hold */
-#define MESSAGES_IN_STEP 8
+#define STEPS 4096	    /* a header or a content each: more than a buffer of 8 KiB can hold */
 
 enum disposal { LEAVE_OUT, KEEP, NEVER_KEEP };
 
@@ -307,28 +306,22 @@ static __always_inline int walk_one(struct backend *backend, struct message_stre
 	return 0;
 }
 
-/* Some messages. A global function: the verifier looks at it once, however often it is called (5.6, commit
- * 51c39bb1d5d1). Returns 0 at the end of the buffer. */
-__attribute__((noinline)) int walk_some(__u32 direction)
+/* One step. A global function: the verifier looks at it once, however often it is called (5.6, commit 51c39bb1d5d1).
+ * Without a loop of its own, which older verifiers walk through in every combination. Returns 0 at the end. */
+__attribute__((noinline)) int walk_on(__u32 direction)
 {
 	struct backend *backend = current_backend();
 	struct ec_settings *wanted = get_settings();
 	struct message_stream *stream;
-	__u32 limit, i;
 
-	if (!backend || !wanted)
+	if (!backend || !wanted || backend->at >= backend->length)
 		return 0;
 	stream = &backend->streams[direction ? EC_WRITE : EC_READ];
-	limit = wanted->text_limit + AROUND_TEXT;
-	for (i = 0; i < MESSAGES_IN_STEP; i++) {
-		if (backend->at >= backend->length)
-			return 0;
-		if (walk_one(backend, stream, direction ? EC_WRITE : EC_READ, limit)) {
-			stream->synced = 0;
-			stream->left = 0;
-			stream->have = 0;
-			return 0;
-		}
+	if (walk_one(backend, stream, direction ? EC_WRITE : EC_READ, wanted->text_limit + AROUND_TEXT)) {
+		stream->synced = 0;
+		stream->left = 0;
+		stream->have = 0;
+		return 0;
 	}
 	return 1;
 }
@@ -445,7 +438,7 @@ static __always_inline void deliver_buffer(struct backend *backend, __u32 direct
 	__u32 i, runs;
 
 	for (i = 0; i < STEPS; i++) {
-		if (!walk_some(direction))
+		if (!walk_on(direction))
 			break;
 	}
 	if (backend->at < backend->length)
