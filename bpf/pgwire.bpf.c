@@ -37,6 +37,7 @@
 #define LENGTH_MAXIMUM 0x40000000 /* PQ_LARGE_MESSAGE_LIMIT, MaxAllocSize - 1 (1 GiB) */
 #define STARTUP_MAXIMUM 10000	  /* MAX_STARTUP_PACKET_LENGTH */
 #define AROUND_TEXT 1024    /* what a message has beside its text: names, numbers of types */
+#define PIECES 8	    /* of a run, of EC_PIECE_MAXIMUM bytes: more than a server's buffer has */
 #define STEPS 4096	    /* a header or a content each: more than a buffer of 8 KiB can hold */
 
 enum disposal { LEAVE_OUT, KEEP, NEVER_KEEP };
@@ -382,14 +383,15 @@ static __always_inline void send_piece(struct backend *backend, struct ec_settin
 		SEND(EC_PIECE_MAXIMUM);
 }
 
-/* Sends one run, in pieces; global for the same reason. Numbered run * 2 + direction. */
-__attribute__((noinline)) int send_run(__u32 number)
+/* Sends the next piece of a run; global, and one piece only, for the same reasons. Numbered run * 2 + direction. Returns
+ * 0 when there is no more of it. */
+__attribute__((noinline)) int send_some(__u32 number)
 {
 	struct backend *backend = current_backend();
 	struct ec_settings *wanted = get_settings();
 	__u32 index = number >> 1, direction = number & 1 ? EC_WRITE : EC_READ;
 	struct message_stream *stream;
-	__u32 start, end, i;
+	__u32 start, end, length;
 	struct run *run;
 	__u16 flags;
 
@@ -399,27 +401,29 @@ __attribute__((noinline)) int send_run(__u32 number)
 	run = get_run(backend, index);
 	start = run->start;
 	end = run->end;
+	if (start > end)
+		return 0;
 	flags = run->boundary ? EC_FLAG_BOUNDARY : 0;
-	for (i = 0; i < 8; i++) {
-		__u32 length;
+	length = end - start;
+	if (length > EC_PIECE_MAXIMUM)
+		length = EC_PIECE_MAXIMUM;
+	else if (run->cut)
+		flags |= EC_FLAG_TRUNCATED;
+	send_piece(backend, wanted, direction, backend->buffer + start, length, stream->kept_offset, flags);
+	stream->kept_offset += length;
+	run->start = start + length;
+	run->boundary = 0;
+	return start + length < end;
+}
 
-		if (start > end || (i && start == end))
-			break;
-		length = end - start;
-		if (length > EC_PIECE_MAXIMUM)
-			length = EC_PIECE_MAXIMUM;
-		else if (run->cut)
-			flags |= EC_FLAG_TRUNCATED;
-		send_piece(backend, wanted, direction, backend->buffer + start, length, stream->kept_offset, flags);
-		stream->kept_offset += length;
-		start += length;
-		flags = 0;
-	}
-	if (start < end) {
-		count_lost_bytes(ring_full_records, ring_full_bytes, end - start);
-		stream->kept_offset += end - start;
-	}
-	return 0;
+/* What no piece was left for, after PIECES of them. */
+static __always_inline void lose_rest(struct backend *backend, __u32 direction, __u32 index)
+{
+	struct run *run = get_run(backend, index);
+	__u32 rest = run->end - run->start;
+
+	count_lost_bytes(ring_full_records, ring_full_bytes, rest);
+	backend->streams[direction].kept_offset += rest;
 }
 
 /* The descriptor is the first member of struct Port in every release (src/include/libpq/libpq-be.h); that it is one of
@@ -435,7 +439,7 @@ static __always_inline void learn_client(struct backend *backend, __u64 port)
 
 static __always_inline void deliver_buffer(struct backend *backend, __u32 direction)
 {
-	__u32 i, runs;
+	__u32 i, runs, more = 0;
 
 	for (i = 0; i < STEPS; i++) {
 		if (!walk_on(direction))
@@ -444,10 +448,15 @@ static __always_inline void deliver_buffer(struct backend *backend, __u32 direct
 	if (backend->at < backend->length)
 		backend->streams[direction].synced = 0;
 	runs = backend->runs;
-	for (i = 0; i < RUNS; i++) {
-		if (i >= runs)
+	for (i = 0; i < RUNS * PIECES; i++) {
+		if (i / PIECES >= runs)
 			break;
-		send_run(i * 2 + direction);
+		if (i % PIECES == 0)
+			more = 1;
+		if (more)
+			more = send_some(i / PIECES * 2 + direction);
+		if (more && i % PIECES == PIECES - 1)
+			lose_rest(backend, direction, i / PIECES);
 	}
 }
 
