@@ -61,7 +61,7 @@ Linkage = Literal["shared", "executable", "static-hidden"]
 How = Literal["dynsym", "symtab", "gopclntab", "label", "fingerprint", "content"]
 Neighbour = Callable[[str], "ElfFile | None"]
 
-RULES = 13
+RULES = 14
 """Grows when the same file would be judged differently, which makes older judgements void."""
 
 

@@ -31,5 +31,5 @@ class SitesCache(Remembered[Located]):
     """Where secrets pass by, by file."""
 
     file_name = "secrets.json"
-    rules = 1
+    rules = 2
     judgement = Located
