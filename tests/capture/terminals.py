@@ -116,10 +116,20 @@ class Terminal:
         wait_until(lambda: text in self._output, f"{text!r} in {bytes(self._output[-2000:])!r}")
 
     def when_running(self) -> None:
-        """Waits until another than the shell has the terminal: a command is in the foreground."""
+        """Waits until another program has the terminal: a command is in the foreground.
+
+        Not merely another process: a child of the shell that did not come to run its program yet
+        swallows what is sent to interrupt it.
+        """
 
         def foreground() -> bool:
-            return os.tcgetpgrp(self._fd) != self.pid
+            group = os.tcgetpgrp(self._fd)
+            try:
+                return group != self.pid and not Path(f"/proc/{group}/exe").samefile(
+                    f"/proc/{self.pid}/exe"
+                )
+            except OSError:
+                return False
 
         wait_until(foreground, "a command in the foreground")
 

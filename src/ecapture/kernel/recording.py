@@ -3,7 +3,7 @@
 
 A recording is a magic line, then frames: length (u32), kind (u32), bytes. The first frame is
 metadata as JSON; then come batches of records, byte for byte as drained, and snapshots of the loss
-counters. A file that was cut short (kill -9, full disk) is good up to its last whole frame.
+counters. A file that was cut short (kill -9, full disk) is good up to its last whole record.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, BinaryIO
 
 import msgspec
 
-from ecapture._wire import FRAME, LOSSES, WIRE_VERSION
+from ecapture._wire import FRAME, HEADER, LOSSES, WIRE_VERSION
 from ecapture.errors import RecordError, TargetNotFound, UsageError
 from ecapture.events import Losses, SessionFacts
 
@@ -59,6 +59,18 @@ def frame(kind: Frame, content: bytes) -> bytes:
 def opening(metadata: Metadata) -> bytes:
     """The beginning of a recording."""
     return MAGIC + frame(Frame.METADATA, msgspec.json.encode(metadata))
+
+
+def _whole_records(batch: bytes) -> bytes:
+    """The records of a batch up to the one in which it was cut off."""
+    at = 0
+    while at + HEADER.size <= len(batch):
+        size = HEADER.unpack_from(batch, at)[1]
+        following = at + ((size + 7) & ~7)
+        if size < HEADER.size or following > len(batch):
+            break
+        at = following
+    return batch[:at]
 
 
 class RecordingReader:
@@ -124,7 +136,11 @@ class RecordingReader:
             raise RecordError(kind=kind, reason=f"impossible length {length}")
         content = self._file.read(length)
         if len(content) < length:
-            raise RecordError(kind=kind, reason="cut short")
+            # Its capture was killed while it wrote: what came before is as good as ever.
+            content = _whole_records(content) if kind == Frame.RECORDS else b""
+            if not content:
+                raise RecordError(kind=kind, reason="cut short")
+            self.malformed += 1
         return kind, content
 
     def batches(self) -> Iterator[bytes]:
