@@ -98,12 +98,12 @@ def test_a_closed_object_refuses_everything(loaded):
 
 def test_unknown_names_are_key_errors(loaded):
     for use in (
-        lambda: loaded.map("nothing"),
-        lambda: loaded.set_autoload("nothing", True),
-        lambda: loaded.set_map_size("nothing", 1),
-        lambda: loaded.attach("nothing"),
+        lambda: loaded.map("nonesuch"),
+        lambda: loaded.set_autoload("nonesuch", True),
+        lambda: loaded.set_map_size("nonesuch", 1),
+        lambda: loaded.attach("nonesuch"),
     ):
-        with pytest.raises(KeyError, match="nothing"):
+        with pytest.raises(KeyError, match="nonesuch"):
             use()
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
@@ -39,7 +40,11 @@ def test_the_sessions_of_a_server_are_its_descendants() -> None:
     assert os.getpid() in found["pids"]
 
 
-def test_a_process_that_is_no_server_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_process_that_is_no_server_is_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The command line, where it ran in this process, keeps messages to itself.
+    monkeypatch.setattr(logging.getLogger("ecapture"), "propagate", True)
     _with_sessions(GIVEN | {"pids": (os.getpid(),)})
     assert "no PostgreSQL server" in caplog.text
 
