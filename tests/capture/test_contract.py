@@ -169,6 +169,16 @@ def test_two_captures_of_one_program_see_the_same(capture, peer):
     assert_exact(other.shown(), program)
 
 
+def test_nohup_outlives_its_terminal(capture, peer):
+    program = peer("pair", "--wait-go")
+    program.wait_for("ready")
+    with capture("--pid", program.pid, prefix=["nohup"]) as run:
+        run.process.send_signal(signal.SIGHUP)
+        program.run()
+        run.finish()
+    assert_exact(run.shown(), program)
+
+
 def test_output_is_readable_by_its_owner_only(capture):
     with capture() as run:
         run.finish()
