@@ -19,7 +19,7 @@ from ecapture.probes import probes
 pytestmark = pytest.mark.needs("root", "bpf", "ringbuf", "uprobe")
 
 # helpers (UAPI linux/bpf.h) that some of the promised kernels do not have
-HELPERS = {174: "attach_cookie", 181: "bpf_loop"}
+HELPERS = {162: "sock_from_file", 174: "attach_cookie", 181: "bpf_loop"}
 VARIANTS = [
     (),
     ("uprobe_multi",),
