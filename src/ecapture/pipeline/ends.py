@@ -4,8 +4,8 @@
 A program that does its library's socket work itself sends what a TLS call made only after that
 call; so the first bytes it writes are told before anything tells between whom. What comes of a
 conversation without addresses is held, and with it everything behind, until they are known: by a
-record of their own, by later bytes of the conversation, or not at all within half a second (as long
-as ``messages`` waits before it gives up to recognise what is spoken).
+record of their own, by later bytes of the conversation, or not at all within 60 ms: the socket
+call follows at once, and what is shown must not be late.
 
 Invariants: order never changes; a conversation is waited for once; what is held is bounded.
 """
@@ -26,7 +26,7 @@ from ecapture.events import (
     Plaintext,
 )
 
-_PATIENCE_NS = 500_000_000
+_PATIENCE_NS = 60_000_000
 _MAXIMUM_HELD = 4096
 _MAXIMUM_BYTES = 8 << 20
 _MAXIMUM_KNOWN = 65536
