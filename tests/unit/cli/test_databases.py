@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 
 import pytest
 
@@ -45,7 +46,10 @@ def test_a_process_that_is_no_server_is_said(
 ) -> None:
     # The command line, where it ran in this process, keeps messages to itself.
     monkeypatch.setattr(logging.getLogger("ecapture"), "propagate", True)
-    _with_sessions(GIVEN | {"pids": (os.getpid(),)})
+    # Not this process: the servers of other tests may be children of it.
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as no_server:
+        _with_sessions(GIVEN | {"pids": (no_server.pid,)})
+        no_server.communicate()
     assert "no PostgreSQL server" in caplog.text
 
 
