@@ -78,6 +78,24 @@ def test_a_message_is_shown_when_its_last_byte_was_read(capture, certificate, we
     assert max(shown.delays) < 1.0
 
 
+def test_an_informational_response_is_shown_before_the_final_one_is_sent(capture, certificate, web):
+    with (
+        client("expecting", certificate, web.port) as program,
+        capture("--pid", program.pid, raw=False, output=None) as run,
+    ):
+        shown = Arrivals(run.process.stdout)
+        program.step()
+        wait_until(lambda: "HTTP/1.1 100 Continue\n" in shown.text, "the informational response")
+        assert len(shown.delays) == 1
+        assert program.result() == 1000
+        wait_until(lambda: "HTTP/1.1 200 OK\n" in shown.text, "the final response")
+        run.finish()
+        shown.end()
+    starts = [line for line in shown.text if re.match(r"POST |HTTP/1\.1 ", line)]
+    # The request is complete after the response that asks for its content.
+    assert starts == ["HTTP/1.1 100 Continue\n", "POST /size HTTP/1.1\n", "HTTP/1.1 200 OK\n"]
+
+
 def test_what_is_complete_at_the_end_is_shown_and_the_rest_as_unfinished(capture, certificate, web):
     with client("steps", certificate, web.port, "/coded/identity/100") as program:
         with capture("--pid", program.pid, raw=False) as run:

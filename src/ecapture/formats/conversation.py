@@ -13,8 +13,7 @@ brackets are remarks of ours: ``[image/png, 48213 bytes]``, ``[... 17 more bytes
    Colours are added after that.
 5. What no protocol was found for is left to ``text``: as it is if it reads as text, else dumped.
 
-An ``Exchange`` repeats messages that have been shown, and adds informational responses (1xx), which
-have no event of their own. ``brief`` has a line for each.
+An ``Exchange`` repeats messages that have been shown, and has no lines here; in ``brief`` it has.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Final
 
-from ecapture.events import Event, Exchange, Gap, HttpMessage, Plaintext, Said, Statement
+from ecapture.events import Event, Gap, HttpMessage, Plaintext, Said, Statement
 from ecapture.formats import command, statement
 from ecapture.formats.colour import BOLD, DIM, NAME, NOTE, paint, status_colour
 from ecapture.formats.content import (
@@ -80,8 +79,6 @@ class ConversationFormat:
                 self._http(event, out)  # type: ignore[arg-type]
             elif kind is Said:
                 self._said(event, out)  # type: ignore[arg-type]
-            elif kind is Exchange:
-                self._informational(event, out)  # type: ignore[arg-type]
             elif kind is Statement:
                 self._told(event, statement, out)  # type: ignore[arg-type]
             elif kind is ShellCommand:
@@ -114,25 +111,6 @@ class ConversationFormat:
         if message.trailers:
             out.append(self._note("trailers"))
             out.append(self._shown(_fields_text(message.trailers)))
-
-    def _informational(self, event: Exchange, out: list[bytes]) -> None:
-        for head in event.informational:
-            message = HttpMessage(
-                head.time_ns,
-                head.time_ns,
-                event.pid,
-                event.tid,
-                event.uid,
-                event.comm,
-                "read" if event.role == "client" else "write",
-                event.conversation,
-                event.connection,
-                event.no_connection,
-                event.stream,
-                event.exchange,
-                head,
-            )
-            self._http(message, out)
 
     def _http_words(self, message: HttpMessage, kind: ContentType) -> str:
         head = message.head

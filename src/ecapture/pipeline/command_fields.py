@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``--filter`` may ask of commands of shells: a table, which ``filter`` makes fields of.
+"""What ``--filter`` may ask of commands of shells: a table for ``filter_fields``.
 
 ``duration``, ``size`` (of the text), ``pid``, ``uid``, ``comm``, ``container`` and ``protocol`` are
 the fields of all events and stand there.
@@ -14,7 +14,7 @@ from ecapture.shell_events import Ending, Origin
 
 
 class CommandField(NamedTuple):
-    """A field: ``attribute`` of ``events.ShellCommand``. ``any_case`` as in ``filter.Field``."""
+    """A field: ``attribute`` of ``events.ShellCommand``. ``any_case`` as in ``Field``."""
 
     name: str
     kind: Kind

@@ -10,7 +10,8 @@
    exchange is; so, where the expression names what only the response can tell (``status``,
    ``duration``, ``size``), the stage holds a request back until its response is complete, and lets
    both go then, the request first. A response that overtook its request is held likewise if the
-   expression names what the request tells.
+   expression names what the request tells. Informational responses (1xx) wait with the request;
+   they are shown if the final response is, or if they match by themselves.
 3. What is held is bounded, by count and by bytes. Beyond that, and at the end of its conversation,
    the oldest is judged by what is known of it.
 4. WebSocket messages and server-sent events are judged with the request that opened their stream,
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -31,58 +32,30 @@ from ecapture.events import (
     ConversationKey,
     Event,
     Exchange,
-    Gap,
     HttpMessage,
     Interface,
     InterfaceCounts,
-    Negotiated,
     Packets,
-    Plaintext,
     ProcessExit,
     Said,
     Secret,
-    Statement,
 )
-from ecapture.pipeline.command_fields import COMMAND_FIELDS
-from ecapture.pipeline.expression import All, Any, Comparison, FieldType, Kind, Tree, parse
+from ecapture.pipeline.expression import All, Any, Comparison, FieldType, Tree, parse
+from ecapture.pipeline.filter_fields import FIELDS, Field, Value
 from ecapture.pipeline.pattern import Pattern
-from ecapture.pipeline.statement_fields import STATEMENT_FIELDS
-from ecapture.protocols.messages import (
-    Direction,
-    GrpcMessage,
-    Head,
-    Note,
-    ServerEvent,
-    WebSocketMessage,
-)
-from ecapture.shell_events import ShellCommand
 
 HELD_MESSAGES: Final = 4096
 """Exchanges that are remembered or held at a time."""
+HELD_INFORMATIONAL: Final = 16
+"""Informational responses that are held for one request."""
 HELD_BYTES: Final = 64 << 20
 """Content that is held at a time."""
 _HEAD_COST: Final = 2048  # what a held message costs besides its body, roughly
 
 _CONTAINER_SHORT: Final = 12  # as container engines abbreviate identifiers
 
-Value = str | float | tuple[str, ...] | None
-_Getter = Callable[[Event, HttpMessage | None, HttpMessage | None], Value]
 _Judge = Callable[[Event, HttpMessage | None, HttpMessage | None], bool]
 _Key = tuple[ConversationKey, int, int]
-
-
-class Field(msgspec.Struct, frozen=True):
-    """One field of the language. ``told_by`` says which part of an exchange is needed for it.
-
-    ``any_case``: == and != do not tell capital letters from small ones.
-    """
-
-    kind: Kind
-    told_by: Literal["event", "request", "response", "both"]
-    summary: str
-    get: _Getter
-    any_case: bool = False
-    choices: tuple[str, ...] = ()
 
 
 class Filter:
@@ -156,7 +129,7 @@ class Filter:
         self, event: Event, request: HttpMessage | None, response: HttpMessage | None
     ) -> Value:
         pid = getattr(event, "pid", None)
-        told = _container(event, request, response)
+        told = FIELDS["container"].get(event, request, response)
         return told or (self._container_of(pid) if pid is not None else None) or None
 
 
@@ -220,7 +193,7 @@ class Filtered:
         key = (event.conversation, event.stream, event.exchange)
         known = self._known.get(key)
         if event.head.informational:
-            self._emit(event, known, out)
+            self._informational(known, event, out)
             return
         held = known.held if known is not None else None
         if held is not None and held.head.kind == event.head.kind:
@@ -245,16 +218,33 @@ class Filtered:
             self._emit(event, known, out)
             known.lighten()
 
+    def _informational(self, known: _Known | None, event: HttpMessage, out: list[Event]) -> None:
+        if known is None or known.held is None:
+            self._emit(event, known, out)
+        elif len(known.announced) == HELD_INFORMATIONAL:
+            self.early += 1
+            self._emit(event, known, out)
+        else:
+            known.announced += (event,)
+            self._bytes += _HEAD_COST
+            self._make_room(out)
+
     def _complete(self, key: _Key, known: _Known, event: HttpMessage, out: list[Event]) -> None:
         messages = [event] if known.held is None else [known.held, event]
         messages.sort(key=lambda message: message.head.kind == "response")
         for message in messages:
+            if message is known.response:
+                self._announce(known, out, wanted=self._judge(message, known))
             self._emit(message, known, out)
         self._unhold(key, known)
         if known.opens_more():
             known.lighten()
         else:
             self._forget(key)
+
+    def _announce(self, known: _Known, out: list[Event], *, wanted: bool) -> None:
+        judge, request = self._filter.judge, known.request
+        out += [one for one in known.announced if wanted or judge(one, request, None)]
 
     def _exchange(self, event: Exchange, out: list[Event]) -> None:
         key = (event.conversation, event.stream, event.exchange)
@@ -271,10 +261,13 @@ class Filtered:
             self._release(key, out)
 
     def _emit(self, event: Event, known: _Known | None, out: list[Event]) -> None:
+        if self._judge(event, known):
+            out.append(event)
+
+    def _judge(self, event: Event, known: _Known | None) -> bool:
         request = known.request if known is not None else None
         response = known.response if known is not None else None
-        if self._filter.judge(event, request, response):
-            out.append(event)
+        return self._filter.judge(event, request, response)
 
     def _remember(self, key: _Key, out: list[Event]) -> _Known:
         while len(self._known) >= self._limit:
@@ -294,6 +287,7 @@ class Filtered:
         known = self._known[key]
         if known.held is not None:
             self._emit(known.held, known, out)
+            self._announce(known, out, wanted=False)
             self._unhold(key, known)
         if keep:
             known.lighten()
@@ -302,8 +296,8 @@ class Filtered:
 
     def _unhold(self, key: _Key, known: _Known) -> None:
         if known.held is not None:
-            self._bytes -= len(known.held.body) + _HEAD_COST
-            known.held = None
+            self._bytes -= len(known.held.body) + _HEAD_COST * (1 + len(known.announced))
+            known.held, known.announced = None, ()
             del self._held[key]
 
     def _forget(self, key: _Key) -> None:
@@ -315,13 +309,15 @@ class Filtered:
 
 
 class _Known:
-    # What is known of an exchange; ``held`` is the one of both that waits for the other.
-    __slots__ = ("held", "request", "response")
+    # What is known of an exchange; ``held`` is the one of both that waits for the other, and
+    # ``announced`` are the informational responses that wait with it.
+    __slots__ = ("announced", "held", "request", "response")
 
     def __init__(self) -> None:
         self.request: HttpMessage | None = None
         self.response: HttpMessage | None = None
         self.held: HttpMessage | None = None
+        self.announced: tuple[HttpMessage, ...] = ()
 
     def opens_more(self) -> bool:
         # Messages of another protocol follow on its stream: 101, or CONNECT (RFC 8441 for HTTP/2).
@@ -381,209 +377,3 @@ def _equal_to(wanted: str, name: str, *, any_case: bool) -> Callable[[str], bool
 
 def _texts(value: Value) -> tuple[str, ...]:
     return value if isinstance(value, tuple) else (str(value),)
-
-
-# --- what events tell ---
-
-
-def _method(_event: Event, request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return (request.head.method or None) if request is not None else None
-
-
-def _host(_event: Event, request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    # An absolute target outranks the Host field (RFC 9112, 3.2.2).
-    if request is None:
-        return None
-    head = request.head
-    authority = head.authority
-    if not authority:
-        scheme, absolute, rest = head.target.partition("://")
-        if absolute and scheme.isalpha():
-            authority = rest.partition("/")[0].partition("?")[0]
-        elif head.method == "CONNECT":
-            authority = head.target
-        else:
-            authority = head.get("host")
-    authority = authority.rpartition("@")[2].strip()
-    if authority.startswith("["):
-        name = authority[1:].partition("]")[0]
-    else:
-        name = authority.partition(":")[0]
-    return name.lower() or None
-
-
-def _path(_event: Event, request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return _path_and_query(request.head)[0] if request is not None else None
-
-
-def _query(_event: Event, request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return _path_and_query(request.head)[1] if request is not None else None
-
-
-def _path_and_query(head: Head) -> tuple[str | None, str | None]:
-    target = head.target
-    if not target.startswith(("/", "*")):
-        _, absolute, rest = target.partition("://")
-        if not absolute:
-            return None, None  # the authority form, of CONNECT
-        ends = [at for at in (rest.find("/"), rest.find("?")) if at >= 0]
-        target = rest[min(ends) :] if ends else "/"
-    path, asked, query = target.partition("#")[0].partition("?")
-    return path or "/", query if asked else None
-
-
-def _status(_event: Event, _request: HttpMessage | None, response: HttpMessage | None) -> Value:
-    return (response.head.status or None) if response is not None else None
-
-
-def _size(event: Event, request: HttpMessage | None, response: HttpMessage | None) -> Value:
-    if isinstance(event, HttpMessage | Exchange):
-        return sum(message.size for message in (request, response) if message is not None)
-    if isinstance(event, Plaintext | Gap):
-        return event.length
-    if isinstance(event, Statement):
-        return event.length
-    if isinstance(event, ShellCommand):
-        return len(event.text.encode("utf-8", "surrogatepass"))
-    return event.message.size if isinstance(event, Said) else None
-
-
-def _duration(event: Event, request: HttpMessage | None, response: HttpMessage | None) -> Value:
-    if isinstance(event, Statement | ShellCommand):
-        return event.duration_ns
-    if request is None or response is None:
-        return None
-    return max(request.time_ns, response.time_ns) - request.started_ns
-
-
-def _told(event: Event, name: str) -> Value:
-    # not every kind of event has it
-    value: Value = getattr(event, name, None)
-    return value
-
-
-def _pid(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return _told(event, "pid")
-
-
-def _uid(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return _told(event, "uid")
-
-
-def _comm(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return _told(event, "comm")
-
-
-def _container(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return str(getattr(event, "container", "")) or None
-
-
-def _tls(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    negotiated: Negotiated | None = getattr(event, "negotiated", None)
-    if negotiated is None:
-        return None
-    return (negotiated.version, *([negotiated.cipher] if negotiated.cipher else ()))
-
-
-def _direction(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    return _told(event, "direction")
-
-
-def _role(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-    if isinstance(event, Exchange):
-        return event.role
-    if isinstance(event, HttpMessage):
-        to_server = event.head.kind == "request"
-    elif isinstance(event, Said):
-        to_server = event.message.direction is Direction.TO_SERVER
-    elif isinstance(event, Statement):
-        return "server"
-    else:
-        return None
-    return "client" if to_server == (event.direction == "write") else "server"
-
-
-def _protocol(event: Event, request: HttpMessage | None, response: HttpMessage | None) -> Value:
-    if isinstance(event, Said):
-        return _SAID.get(type(event.message))
-    if isinstance(event, Statement):
-        return ("sql", event.server)
-    if isinstance(event, ShellCommand):
-        return ("shell",)
-    if not isinstance(event, HttpMessage | Exchange):
-        return None
-    heads = [message.head for message in (request, response) if message is not None]
-    names = ["http"]
-    names += [f"http/{head.version}" for head in heads if head.version]
-    if any(head.get("content-type").lower().startswith("application/grpc") for head in heads):
-        names.append("grpc")
-    return tuple(names)
-
-
-_SAID: Final[Mapping[type, tuple[str, ...]]] = {
-    WebSocketMessage: ("websocket",),
-    ServerEvent: ("sse",),
-    GrpcMessage: ("grpc",),
-    Note: ("note",),
-}
-
-
-def _of(kind: type, name: str) -> _Getter:
-    # An empty text is not there to be compared: there is no user rather than one without a name.
-    read = operator.attrgetter(name)
-
-    def get(event: Event, _request: HttpMessage | None, _response: HttpMessage | None) -> Value:
-        value: Value = read(event) if isinstance(event, kind) else None
-        return None if value == "" else value
-
-    return get
-
-
-FIELDS: Final[Mapping[str, Field]] = {
-    "method": Field("text", "request", "the request's method", _method, any_case=True),
-    "host": Field(
-        "text", "request", "the host that was asked for, without port", _host, any_case=True
-    ),
-    "path": Field("text", "request", "the path that was asked for, without query", _path),
-    "query": Field("text", "request", "what follows the question mark", _query),
-    "status": Field("number", "response", "the response's status code", _status),
-    "size": Field("size", "both", "bytes of content: request and response together", _size),
-    "duration": Field(
-        "duration", "both", "from the request's head to the end of the response", _duration
-    ),
-    "pid": Field("number", "event", "the process", _pid),
-    "uid": Field("number", "event", "the user of the process", _uid),
-    "comm": Field("text", "event", "the command name of the process", _comm),
-    "container": Field(
-        "text", "event", "the container of the process; its first 12 digits do", _container
-    ),
-    "tls": Field(
-        "text", "event", "version of TLS and cipher suite: either may match", _tls, any_case=True
-    ),
-    "direction": Field(
-        "text",
-        "event",
-        "what the process did",
-        _direction,
-        any_case=True,
-        choices=("read", "write"),
-    ),
-    "role": Field(
-        "text", "event", "what the process is", _role, any_case=True, choices=("client", "server")
-    ),
-    "protocol": Field(
-        "text",
-        "event",
-        "http, http/1.1, http/2, grpc, websocket, sse, sql, shell; an event may be several",
-        _protocol,
-        any_case=True,
-    ),
-    **{
-        name: Field(
-            kind, "event", summary, _of(event, attribute), any_case=any_case, choices=choices
-        )
-        for event, table in ((Statement, STATEMENT_FIELDS), (ShellCommand, COMMAND_FIELDS))
-        for name, kind, summary, attribute, any_case, choices in table
-    },
-}
-"""Every field that an expression may name, in the order in which people are told of them."""

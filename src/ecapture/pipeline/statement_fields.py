@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``--filter`` may ask of statements to databases: a table, which ``filter`` makes fields of.
+"""What ``--filter`` may ask of statements to databases: a table for ``filter_fields``.
 
 ``duration``, ``size`` (of the text), ``pid``, ``uid``, ``comm``, ``container``, ``role`` and
 ``protocol`` are the fields of all events and stand there.
@@ -14,7 +14,7 @@ from ecapture.pipeline.expression import Kind
 
 
 class StatementField(NamedTuple):
-    """A field: ``attribute`` of ``events.Statement``. ``any_case`` as in ``filter.Field``."""
+    """A field: ``attribute`` of ``events.Statement``. ``any_case`` as in ``Field``."""
 
     name: str
     kind: Kind

@@ -2,7 +2,8 @@
 """One conversation whose protocol is known: parsers fed, and what they return put together.
 
 ``HttpMessage`` comes as soon as a message is complete, ``Exchange`` when both its sides are,
-``Said`` for messages of other kinds.
+``Said`` for messages of other kinds. Informational responses (1xx) are messages of their own, and
+kept for the exchange that they announce.
 
 1. What is missing (a gap, or the end of a payload that is shorter than its length) is told to the
    parser at once, so that what it completes is not held up.
@@ -20,7 +21,7 @@ Events are made with positional arguments: per message that is a microsecond.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -57,6 +58,7 @@ EARLY_NS: Final = 50_000_000
 by some turns of the scheduler."""
 _MAXIMUM_EARLY: Final = 64
 _NO_ROOM: Final = "too much content is waiting, the rest of it is not kept"
+_MANY_INFORMATIONAL: Final = "more informational responses came than an exchange keeps"
 _SWITCHING: Final = 101
 _UPGRADED: Final = 1
 """The stream that answers the request that asked for the upgrade to h2c (RFC 7540, 3.2)."""
@@ -275,8 +277,10 @@ class Talk:
             if pair.response is not None:
                 pair = self._again(key, pair)
             pair.answered = _Part(head)
-        elif len(pair.informational) < _MAXIMUM_INFORMATIONAL:
-            pair.informational += (head,)
+        else:
+            if len(pair.informational) <= _MAXIMUM_INFORMATIONAL:
+                pair.informational += (head,)
+            self._out.append(self._message(head, head.time_ns))
 
     def _again(self, key: int, pair: _Pair) -> _Pair:
         # A second message for one place, as from who was taken for the other side until now.
@@ -323,21 +327,11 @@ class Talk:
             marks = head.marks + tuple(mark for mark in marks if mark not in head.marks)
         if part.limited:
             marks, problem = (*marks, Mark.LIMITED), problem or _NO_ROOM
-        event = self._event
-        message = HttpMessage(
-            end.time_ns,
-            head.time_ns,
-            event.pid,
-            event.tid,
-            event.uid,
-            event.comm,
-            "write" if to_server is self._client_writes else "read",
-            event.conversation,
-            event.connection,
-            event.no_connection,
-            end.stream,
-            end.exchange,
+        if not to_server and len(pair.informational) > _MAXIMUM_INFORMATIONAL:
+            marks, problem = (*marks, Mark.LIMITED), problem or _MANY_INFORMATIONAL
+        message = self._message(
             head,
+            end.time_ns,
             bytes(part.content),
             end.size,
             end.decoded_size,
@@ -357,6 +351,30 @@ class Talk:
                 self._close(key)
                 if key < 0 and self._pairs:
                     self._unanswered(key)
+
+    def _message(
+        self,
+        head: Head,
+        time_ns: int,
+        *content: Any,  # the fields of HttpMessage from ``body`` on
+    ) -> HttpMessage:
+        event = self._event
+        return HttpMessage(
+            time_ns,
+            head.time_ns,
+            event.pid,
+            event.tid,
+            event.uid,
+            event.comm,
+            "write" if (head.direction is _TO_SERVER) is self._client_writes else "read",
+            event.conversation,
+            event.connection,
+            event.no_connection,
+            head.stream,
+            head.exchange,
+            head,
+            *content,
+        )
 
     def _follows(self, key: int) -> bool:
         return key > 0 and self._http2 is not None and self._http2.follows(key)
@@ -387,7 +405,7 @@ class Talk:
                 either.exchange,
                 request,
                 response,
-                pair.informational,
+                pair.informational[:_MAXIMUM_INFORMATIONAL],
                 event.negotiated,
             )
         )

@@ -116,6 +116,22 @@ def use_half(certificate: str, port: str) -> object:
     return int(connection.getresponse().read())
 
 
+def use_expecting(certificate: str, port: str) -> object:
+    connection = http.client.HTTPSConnection("localhost", int(port), context=trusting(certificate))
+    connection.connect()
+    await_word()
+    connection.putrequest("POST", "/size")
+    connection.putheader("Content-Length", "1000")
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    heard = b""
+    while not heard.endswith(b"\r\n\r\n"):
+        heard += connection.sock.recv(1)
+    await_word()
+    connection.send(bytes(1000))
+    return int(connection.getresponse().read())
+
+
 def use_upload(certificate: str, port: str, mebibytes: str) -> object:
     connection = http.client.HTTPSConnection("localhost", int(port), context=trusting(certificate))
     connection.connect()

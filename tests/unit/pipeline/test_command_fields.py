@@ -7,7 +7,8 @@ from shell_records import command
 
 from ecapture.errors import UsageError
 from ecapture.pipeline.command_fields import COMMAND_FIELDS
-from ecapture.pipeline.filter import FIELDS, Filter
+from ecapture.pipeline.filter import Filter
+from ecapture.pipeline.filter_fields import FIELDS
 from ecapture.shell_events import ShellCommand
 
 

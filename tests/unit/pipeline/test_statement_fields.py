@@ -7,7 +7,8 @@ import pytest
 
 from ecapture.errors import UsageError
 from ecapture.events import Statement
-from ecapture.pipeline.filter import FIELDS, Filter
+from ecapture.pipeline.filter import Filter
+from ecapture.pipeline.filter_fields import FIELDS
 from ecapture.pipeline.statement_fields import STATEMENT_FIELDS
 
 STATEMENT = Statement(

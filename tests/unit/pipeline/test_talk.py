@@ -98,14 +98,28 @@ def test_an_answer_that_comes_before_the_end_of_the_request_waits_for_it():
     assert one(ends.events, Exchange).request.body == b"abcd"
 
 
-def test_informational_answers_belong_to_their_exchange_and_are_bounded():
+def test_informational_answers_are_given_out_at_once_and_kept_for_their_exchange():
     ends = Ends()
     ends.asks(get())
-    ends.answers(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 100)
+    (hint,) = ends.answers(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    assert (hint.head.status, hint.direction, hint.exchange) == (103, "read", 1)
+    assert hint.head.fields == (("Link", "</a>"),)
+    assert kinds(ends.answers(ok())) == ["HttpMessage", "Exchange"]
+    exchange = one(ends.events, Exchange)
+    assert exchange.informational == (hint.head,)
+    assert not exchange.response.marks
+
+
+def test_of_many_informational_answers_an_exchange_keeps_some_and_says_so():
+    ends = Ends()
+    ends.asks(get())
+    ends.answers(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)
     ends.answers(ok())
-    heads = one(ends.events, Exchange).informational
-    assert 1 <= len(heads) <= 16
-    assert heads[0].status == 103
+    assert [m.head.status for m in ends.of(HttpMessage)] == [0, *[103] * 100, 200]
+    exchange = one(ends.events, Exchange)
+    assert len(exchange.informational) == 16
+    assert Mark.LIMITED in exchange.response.marks
+    assert "informational" in exchange.response.problem
 
 
 def test_requests_whose_answers_were_lost_do_not_wait_for_ever():
