@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pytest
-from harness import DEADLINE
+from harness import DEADLINE, Captured
 
 from ecapture.formats.pcapng import Block, Code, blocks, options_of
 from ecapture.kernel import _network
@@ -145,6 +145,14 @@ def interfaces(path: Path) -> dict[str, dict[str, str]]:
         elif equals:
             current[name] = value
     return found
+
+
+class Packets(Captured):
+    """``ecapture tls -m pcap -i lo`` running, for one port."""
+
+    def __init__(self, folder: Path, *options: object, port: int, **how: object) -> None:
+        words = ("-i", "lo", *options, f"port {port}")
+        super().__init__(folder, *words, **({"mode": "pcap"} | how))
 
 
 class Network:

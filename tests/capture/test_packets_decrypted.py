@@ -20,12 +20,13 @@ from harness import CAPTURES, ECAPTURE, Captured, wait_until
 from keyed import PROGRAMS, TLS_1_3, Obeying, labels, read_keys, s_client, unpacked
 from servers import make_certificate, nginx, running, s_server
 
+from packets import Packets
+
 pytestmark = [
     CAPTURES,
     pytest.mark.needs("program:openssl", "program:curl", "program:tshark", "program:capinfos"),
 ]
 nginx_serves = pytest.mark.needs("program:nginx")
-BODY, HEADERS = 0, 1  # frame types of HTTP/3 (RFC 9114, section 7.2)
 TCP_FIN, TCP_SYN = 1, 2
 PATHS = "http.request.uri || http2.headers.path"
 
@@ -41,14 +42,6 @@ def web(tmp_path, certificate):
     with nginx(tmp_path, certificate, http2=True) as server:
         (tmp_path / "nginx/files/file").write_text("hello\n")
         yield server
-
-
-class Packets(Captured):
-    """``ecapture tls -m pcap -i lo`` running, for one port."""
-
-    def __init__(self, folder, *options, port, **how):
-        words = ("-i", "lo", *options, f"port {port}")
-        super().__init__(folder, *words, **({"mode": "pcap"} | how))
 
 
 def curl(port, numbers, *options):
@@ -207,41 +200,6 @@ def test_resumption_early_data_and_key_updates(side, certificate, tmp_path):
 
 def _get(number):
     return f"GET /?{number} HTTP/1.1\r\nHost: localhost\r\n\r"
-
-
-def test_every_request_over_quic(certificate, tmp_path_factory, tmp_path):
-    """curl_cffi (BoringSSL) asks over HTTP/3; aioquic, which is not seen by probes, answers."""
-    servers = tmp_path / "server.log"
-    [library] = unpacked("boringssl-curl_cffi", tmp_path_factory.mktemp("wheels")).glob(
-        "curl_cffi/_wrapper*.so"
-    )
-    words = (sys.executable, PROGRAMS / "http3_server.py", *certificate, servers)
-    with running(*words) as server, Obeying("libcurl_client.py", library) as client:
-        port, own = int(server.stdout.readline()), client.process.pid
-        keys = tmp_path / "ours.log"
-        with Packets(tmp_path, "-d", "-k", keys, "--pid", own, port=port) as captured:
-            captured.errors.wait_for(lambda line: f"attached keys={library}" in line, "the library")
-            for number in range(10):
-                assert client.do(f"get https://127.0.0.1:{port}/number-{number} h3") == "200"
-            captured.finish()
-    # Wireshark 4.0 does not decode the headers of requests; the answers repeat their paths.
-    assert len(frames_of_http3(captured.path, f"udp.dstport == {port}", HEADERS)) == 10
-    bodies = frames_of_http3(captured.path, f"udp.srcport == {port}", BODY)
-    assert bodies == [f"/number-{number}".encode() for number in range(10)]
-    ours = read_keys(keys)
-    assert set(read_keys(servers)) <= set(ours), "aioquic writes no line for the exporter"
-    assert labels(ours) == sorted(10 * TLS_1_3)
-
-
-def frames_of_http3(path, direction, wanted):
-    """The content of all frames of one type, in order."""
-    shown = fields(path, f"http3 && {direction}", "http3.frame_type", "http3.frame_payload")
-    return [
-        bytes.fromhex(payload)
-        for kinds, payloads in shown
-        for kind, payload in zip(kinds.split(","), payloads.split(","), strict=True)
-        if kind and int(kind, 0) == wanted
-    ]
 
 
 @nginx_serves
