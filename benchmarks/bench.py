@@ -3,10 +3,11 @@
 
     sudo python benchmarks/bench.py [--rounds 5] [--seconds 2] [--tool .venv/bin/ecapture]
 
-Three conditions take turns in every round, so that whatever else the machine does falls on all of
-them alike: no probes, an empty program on the same hooks (the price of the kernel's trap), and the
-tool. Figures are medians; the spread behind +- is half the distance from least to greatest, in per
-cent of the median. Ratios are made within a round, and only they travel between machines.
+Conditions take turns in every round, so that whatever else the machine does falls on all of them
+alike: no probes; an empty program on the exported functions, where tracers commonly put theirs; an
+empty program on the very places that the tool hooks (the price of the kernel's trap); the tool.
+Figures are medians; the spread behind +- is half the distance from least to greatest, in per cent
+of the median. Ratios are made within a round, and only they travel between machines.
 
 Cases: the writer with payloads of 100 bytes and 16 KiB; the same writer while the tool watches
 another process; nginx under wrk. Every output file is read back: order, content, and whether what
@@ -32,11 +33,13 @@ from rich.console import Console
 from rich.table import Table
 
 from account import read_account
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.library import identify
 from watch import DEADLINE_S, BenchmarkError, Watcher, Writer
 from web import Nginx, missing_programs
 
 HERE = Path(__file__).resolve().parent
-NONE, EMPTY, TOOL = "no probes", "empty", "ecapture"
+NONE, EXPORTED, EMPTY, TOOL = "no probes", "empty, exported", "empty", "ecapture"
 BUILDS = {
     "writer": ["-pthread", "-lssl", "-lcrypto"],
     "empty_probe": ["-lbpf", "-lelf"],
@@ -93,8 +96,9 @@ class Bench:
         self.writer = self._compile("writer")
         self._empty = self._compile("empty_probe")
         self._library = options.library or _libssl_of(self.writer)
+        self._places = _places(self._library)
         self.has_tool = os.access(options.tool, os.X_OK)
-        self._conditions = [NONE, EMPTY] + [TOOL] * self.has_tool
+        self._conditions = [NONE, EXPORTED, EMPTY] + [TOOL] * self.has_tool
 
     def _compile(self, name: str) -> Path:
         target = self._directory / name
@@ -105,8 +109,11 @@ class Bench:
     def _watcher(self, condition: str, pid: int, output: Path) -> Watcher | None:
         if condition == NONE:
             return None
-        if condition == EMPTY:
-            return Watcher([str(self._empty), "--library", str(self._library), "--pid", str(pid)])
+        if condition in {EXPORTED, EMPTY}:
+            words = [str(self._empty), "--library", str(self._library), "--pid", str(pid)]
+            if condition == EMPTY:
+                words += ["--offsets", ",".join(map(str, self._places))]
+            return Watcher(words)
         words = [str(self._options.tool), "tls", "-m", "text", "--raw", "-w", str(output)]
         return Watcher([*words, "--pid", str(pid), *self._options.tool_option])
 
@@ -224,6 +231,16 @@ class Bench:
         return sample
 
 
+def _places(library: Path) -> list[int]:
+    """Where the tool hooks the calls of a libssl: the exported functions, or what they share."""
+    with ElfFile(library) as elf:
+        found = identify(elf)
+    if found is None:
+        raise BenchmarkError(f"{library}: no TLS library")
+    names = ("SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex")
+    return sorted({found.functions[found.through.get(name, name)] for name in names})
+
+
 def _libssl_of(program: Path) -> Path:
     """Return the libssl that the dynamic loader gives to a program."""
     listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
@@ -315,7 +332,7 @@ def _row(case: Case, condition: str) -> list[str]:
         return cells
     times = [middle("ready_ms"), middle("stop_ms")]
     memory = f"{middle('rss_mb')}/{middle('peak_mb')}"
-    if condition == EMPTY:
+    if condition in {EXPORTED, EMPTY}:
         return [*cells, "", "", "", "", "", times[0], "", times[1], memory]
     samples = case.samples[condition]
     first = f"{statistics.median(case.first_event_ms):.0f}" if case.first_event_ms else ""

@@ -4,6 +4,7 @@
  *
  *   gcc -O2 -o empty_probe empty_probe.c -lbpf -lelf
  *   empty_probe --library /usr/lib/x86_64-linux-gnu/libssl.so.3 [--pid N] [--functions a,b]
+ *   empty_probe --library FILE --offsets 1234,5678
  * [--entry-only]
  *
  * What the traced program loses here is the price of the trap on this kernel; what it loses more
@@ -126,6 +127,21 @@ static unsigned find_offsets(const char *path, const char *list, uint64_t *offse
 	return found;
 }
 
+/* Offsets in the file, as decimal numbers with commas between. */
+static unsigned numbers_of(const char *list, uint64_t *offsets)
+{
+	unsigned found = 0;
+	char *end;
+
+	while (*list && found < HOOKS_MAXIMUM) {
+		offsets[found++] = strtoull(list, &end, 10);
+		if (end == list || (*end && *end != ','))
+			return 0;
+		list = *end ? end + 1 : end;
+	}
+	return found;
+}
+
 static int empty_program(void)
 {
 	/* r0 = 0; exit */
@@ -166,6 +182,7 @@ int main(int count, char **words)
 		{"library", required_argument, NULL, 'l'},
 		{"pid", required_argument, NULL, 'p'},
 		{"functions", required_argument, NULL, 'f'},
+		{"offsets", required_argument, NULL, 'o'},
 		{"entry-only", no_argument, NULL, 'e'},
 		{NULL, 0, NULL, 0},
 	};
@@ -173,6 +190,7 @@ int main(int count, char **words)
 	const char *library = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
 	uint64_t offsets[HOOKS_MAXIMUM];
 	bool entry_only = false;
+	const char *places = NULL;
 	unsigned found;
 	uint32_t pid = 0;
 	sigset_t ending;
@@ -185,6 +203,8 @@ int main(int count, char **words)
 			pid = strtoul(optarg, NULL, 10);
 		else if (code == 'f')
 			functions = optarg;
+		else if (code == 'o')
+			places = optarg;
 		else if (code == 'e')
 			entry_only = true;
 		else
@@ -194,9 +214,9 @@ int main(int count, char **words)
 	sigaddset(&ending, SIGINT);
 	sigaddset(&ending, SIGTERM);
 	sigprocmask(SIG_BLOCK, &ending, NULL);
-	found = find_offsets(library, functions, offsets);
+	found = places ? numbers_of(places, offsets) : find_offsets(library, functions, offsets);
 	if (!found)
-		fail("no such function in the library");
+		fail(places ? "these are no offsets" : "no such function in the library");
 	program = empty_program();
 	attach(program, library, offsets, found, pid, 0);
 	if (!entry_only)
