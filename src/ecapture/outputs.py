@@ -11,7 +11,15 @@ import msgspec
 
 from ecapture._wire import LOSSES
 from ecapture.errors import UsageError
-from ecapture.events import Event, Losses, Plaintext, ProcessExit, Served, SessionFacts
+from ecapture.events import (
+    Event,
+    InterfaceCounts,
+    Losses,
+    Plaintext,
+    ProcessExit,
+    Served,
+    SessionFacts,
+)
 from ecapture.kernel.recording import Frame, Metadata, ProcessFacts, frame, opening
 from ecapture.shell_events import ShellCommand
 from ecapture.sinks.destination import (
@@ -24,7 +32,7 @@ from ecapture.sinks.destination import (
     parse,
 )
 from ecapture.sinks.file import open_output
-from ecapture.sinks.rotation import Rotation
+from ecapture.sinks.rotation import Closing, Rotation
 from ecapture.sinks.writer import Writer
 from ecapture.version import version
 
@@ -153,9 +161,16 @@ class HarOutput:
 
 
 class PacketOutput:
-    """Packets and the keys to them, as a pcapng file."""
+    """Packets and the keys to them, as a pcapng file.
 
-    def __init__(self, destination: Destination) -> None:
+    ``counts_of`` tells what has become of the packets of each interface until now.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        counts_of: Callable[[], list[InterfaceCounts]] = list,
+    ) -> None:
         from ecapture.formats.capture_file import CaptureFileFormat  # noqa: PLC0415
 
         if isinstance(destination, Stdout) and os.isatty(1):
@@ -170,7 +185,11 @@ class PacketOutput:
             system=f"{host.sysname} {host.release}",
             application=f"ecapture {version()}",
         )
-        self._writer = open_sink(destination, opening=self._format.opening)
+        self._writer = open_sink(
+            destination,
+            opening=self._format.opening,
+            closing=Closing(self._format.closing_size, lambda: self._format.closing(counts_of())),
+        )
 
     def opening(self, _metadata: Metadata) -> None:
         """The beginning is written with the first packets."""

@@ -76,6 +76,9 @@ class Source(Protocol):
     def frames(self) -> list[Event]:
         """Packets and what belongs to them, since it was last asked: behind every batch."""
 
+    def counts(self) -> list[InterfaceCounts]:
+        """What has become of the packets of every interface until now."""
+
     def container_of(self, pid: int) -> str:
         """The id of the container a process is in, "" if it is in none or gone."""
 
@@ -249,6 +252,10 @@ class Capture:
         told, self._frames = self._frames, []
         return told
 
+    def counts(self) -> list[InterfaceCounts]:
+        """See Source."""
+        return self._packets.counts() if self._packets is not None else []
+
     def container_of(self, pid: int) -> str:
         """See Source. Asked of /proc the first time."""
         found = self._containers.get(pid)
@@ -331,6 +338,10 @@ class Replay:
         self.malformed = self._reader.malformed
 
     def frames(self) -> list[Event]:
+        """See Source. A recording has no packets."""
+        return []
+
+    def counts(self) -> list[InterfaceCounts]:
         """See Source. A recording has no packets."""
         return []
 

@@ -9,12 +9,13 @@ import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from harness import CAPTURES, wait_until
 
+from ecapture.formats.pcapng import Block, blocks
 from packets import CAPTURES_PACKETS, Network, in_namespace, interfaces, read, statistics
 
 pytestmark = [CAPTURES, CAPTURES_PACKETS]
@@ -198,6 +199,56 @@ def test_what_finds_no_room_is_counted_to_the_packet(capture, network):
     # what there is, is whole and in order
     numbers = [int.from_bytes(p.payload, "big") for p in packets]
     assert numbers == sorted(set(numbers))
+
+
+def test_every_file_of_a_rotation_ends_with_the_counts(capture, network, tmp_path):
+    """Counts go on from file to file, as the format defines them; the last are those of all."""
+    place = tmp_path / "files"
+    place.mkdir()
+    with network.holder(network.left) as pid, in_namespace(network.left) as left:
+        options = ("--netns", pid, "-i", "lo", "-i", "vleft", "--eventrotatesize", 1)
+        capturing = capture(*options, mode="pcap", output=place / "packets.pcapng")
+        with left(lambda: udp("127.0.0.1")) as one:
+            for number in range(400):
+                one.sendto(numbered(number) + bytes(8000), one.getsockname())
+                if number % 20 == 0:
+                    wait_until(
+                        lambda last=number: number_in_any(place, last), f"number {number} written"
+                    )
+        capturing.finish()
+    # the one that is being written has the plain name
+    files = sorted(place.iterdir(), key=lambda path: (path.name == "packets.pcapng", path.name))
+    assert len(files) >= 3
+    contents = [path.read_bytes() for path in files]
+    assert all(len(content) <= 1 << 20 for content in contents)
+    behind, received_before = 0, 0
+    for path, content in zip(files, contents, strict=True):
+        kinds = [kind for _at, kind, _length in blocks(content)]
+        assert kinds[-2:] == [Block.STATISTICS] * 2
+        assert kinds.count(Block.STATISTICS) == 2
+        behind += kinds.count(Block.PACKET)
+        told = statistics(path)
+        received = told[0]["received"] + told[1]["received"]
+        assert received - told[0]["dropped"] - told[1]["dropped"] >= behind
+        assert received >= received_before
+        received_before = received
+        assert set(interfaces(path)) == {"lo", "vleft"}
+    assert received_before == behind + capturing.summary["packets_dropped"]
+    assert capturing.summary["packets_dropped"] == 0
+    said = [p.payload[:4] for path in files for p in read(path) if p.interface == "lo"]
+    assert said == [numbered(number) for number in range(400)]
+
+
+def number_in_any(place, number):
+    """Whether the packet of this number is in some file."""
+    with suppress(FileNotFoundError):  # set aside this moment
+        return any(numbered(number) in path.read_bytes() for path in place.iterdir())
+    return False
+
+
+def numbered(number):
+    """The beginning of a payload that no other has."""
+    return b"#" + number.to_bytes(2, "big") + b"#"
 
 
 def test_a_killed_capture_leaves_a_file_and_nothing_else(capture, network):

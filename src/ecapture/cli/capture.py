@@ -193,7 +193,7 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
     stages = make_stages(
         given, session.container_of, session.session_of if "postgres" in chosen else None
     )
-    outputs = make_outputs(given, session.container_of, session.session_of)
+    outputs = make_outputs(given, session.container_of, session.session_of, session.counts)
     with session:
         _stop_on_signals(session)
         say(f"ready: {session.ready()}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ecapture.config import TEXT_BYTES, TEXT_MAXIMUM, byte_size
 from ecapture.errors import UsageError
-from ecapture.events import SessionFacts
+from ecapture.events import InterfaceCounts, SessionFacts
 from ecapture.formats.keylog import KeyLogFormat
 from ecapture.formats.text import TextFormat
 from ecapture.outputs import (
@@ -161,6 +161,7 @@ def make_outputs(
     given: dict[str, Any],
     container_of: Callable[[int], str],
     session_of: Callable[[int], SessionFacts] = no_session,
+    counts_of: Callable[[], list[InterfaceCounts]] = list,
 ) -> list[Output]:
     """The outputs; files are opened here, before anything is attached."""
     outputs: list[Output] = []
@@ -172,13 +173,17 @@ def make_outputs(
         _check_key_log(given, keys)
         outputs.append(FormatOutput(KeyLogFormat(), keys, append=True))
     if beside is not None:
-        outputs.append(PacketOutput(parse(beside, option="--pcapfile", rotate=_rotation(given))))
+        file = parse(beside, option="--pcapfile", rotate=_rotation(given))
+        outputs.append(PacketOutput(file, counts_of))
     if not only_keys(given):
         output = packets if only_packets(given) else given["output"]
         named = open_destinations(output, given["eventaddr"], _rotation(given))
-        outputs += [
-            _main_output(given, destination, container_of, session_of) for destination in named
-        ]
+        if only_packets(given):
+            outputs += [PacketOutput(destination, counts_of) for destination in named]
+        else:
+            outputs += [
+                _main_output(given, destination, container_of, session_of) for destination in named
+            ]
     return outputs
 
 
@@ -221,8 +226,6 @@ def _main_output(
     session_of: Callable[[int], SessionFacts],
 ) -> Output:
     mode = given["model"]
-    if only_packets(given):
-        return PacketOutput(destination)
     if mode not in MODES:
         raise UsageError(
             option="-m",

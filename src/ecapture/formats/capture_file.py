@@ -8,12 +8,16 @@ without those before it.
 Secrets belong into the file that has the handshake which they came from, and may be told before its
 packets are drained. So a file begins with those of the last seconds, too.
 
-Invariants: an interface stands before its first packet; in one batch secrets stand before packets.
+Counts go on from file to file, as the format defines them: since the capture began.
+
+Invariants: an interface stands before its first packet; in one batch secrets stand before packets;
+a file that is followed by another ends with the counts of all its interfaces.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from ecapture.events import Event, Interface, InterfaceCounts, Packets, Secret
@@ -52,6 +56,15 @@ class CaptureFileFormat:
         recent = b"".join(lines for _time_ns, lines in self._recent)
         secrets = decryption_secrets(recent) if recent else b""
         return self._section + b"".join(self._interfaces) + secrets
+
+    def closing_size(self) -> int:
+        """How many bytes ``closing`` will give at most."""
+        return len(self._interfaces) * _COUNTED_BYTES
+
+    def closing(self, counts: Iterable[InterfaceCounts]) -> bytes:
+        """What a file ends with that is followed by another: counts as they are now."""
+        there = len(self._interfaces)
+        return b"".join(_counted(count) for count in counts if count.number < there)
 
     def encode(self, events: list[Event]) -> list[bytes]:
         """The blocks of one batch, in pieces."""
@@ -116,3 +129,8 @@ def _counted(event: InterfaceCounts) -> bytes:
         delivered=delivered,
         comment=", ".join(remarks),
     )
+
+
+_MOST: Final = (1 << 64) - 1
+_COUNTED_BYTES: Final = len(_counted(InterfaceCounts(0, 0, 0, _MOST, 0, _MOST, _MOST)))
+"""The longest block of counts."""

@@ -15,7 +15,7 @@ import msgspec
 
 from ecapture.errors import UsageError
 from ecapture.sinks.file import open_output
-from ecapture.sinks.rotation import RotatingFile, Rotation
+from ecapture.sinks.rotation import Closing, RotatingFile, Rotation
 from ecapture.sinks.tcp import tcp_sink
 from ecapture.sinks.websocket import websocket_sink
 from ecapture.sinks.writer import Writer
@@ -118,12 +118,17 @@ def _more_than_host_and_port(parts: SplitResult) -> bool:
 
 
 def open_sink(
-    destination: Destination, *, opening: Callable[[], bytes] = bytes, text: bool = False
+    destination: Destination,
+    *,
+    opening: Callable[[], bytes] = bytes,
+    closing: Closing | None = None,
+    text: bool = False,
 ) -> Sink:
     """Opens it. Raises SinkError, or UsageError where something is not installed.
 
     ``opening`` gives what every file and every connection begins with. It is asked when there is
-    something to be written, or at the end. ``text`` says that pieces are text, where that matters.
+    something to be written, or at the end; ``closing`` what files end with that are set aside.
+    ``text`` says that pieces are text, where that matters.
     """
     if isinstance(destination, TcpDestination):
         return tcp_sink(destination.host, destination.port, opening=opening)
@@ -132,7 +137,7 @@ def open_sink(
     if isinstance(destination, Stdout):
         return _Opened(Writer(1, "standard output", owned=False), opening)
     if destination.rotate is not None:
-        return RotatingFile(destination.path, destination.rotate, opening=opening)
+        return RotatingFile(destination.path, destination.rotate, opening=opening, closing=closing)
     path = destination.path
     return _Opened(Writer(open_output(path), path, owned=True), opening)
 

@@ -19,7 +19,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -41,6 +41,16 @@ class Rotation(msgspec.Struct, frozen=True):
     keep: int = 0
 
 
+class Closing(NamedTuple):
+    """What a file ends with that is set aside; the last file ends with what was written to it.
+
+    ``size`` tells how many bytes ``make`` may give at most: room is kept for so many.
+    """
+
+    size: Callable[[], int]
+    make: Callable[[], bytes]
+
+
 class RotatingFile:
     """Writes to ``path`` and rotates. Making it, writing and closing raise SinkError.
 
@@ -55,6 +65,7 @@ class RotatingFile:
         rotation: Rotation,
         *,
         opening: Callable[[], bytes] = bytes,
+        closing: Closing | None = None,
         wall: Callable[[], float] = time.time,
         elapsed: Callable[[], float] = time.monotonic,
         queue_bytes: int = QUEUE_BYTES,
@@ -62,6 +73,7 @@ class RotatingFile:
         self._path = Path(path)
         self._rotation = rotation
         self._opening = opening
+        self._closing = closing
         self._wall = wall
         self._elapsed = elapsed
         self._queue_bytes = queue_bytes
@@ -78,8 +90,10 @@ class RotatingFile:
         if not size:
             return
         limit = self._rotation.size
-        if limit and self._written and self._written + size > limit:
-            self._rotate()
+        if limit and self._written:
+            end = self._closing.size() if self._closing is not None else 0
+            if self._written + size + end > limit:
+                self._rotate()
         self.tick()
         if self._writer is None:
             self._writer = self._open()
@@ -111,7 +125,11 @@ class RotatingFile:
     def _rotate(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.close()
+            try:
+                if self._closing is not None:
+                    writer.write(self._closing.make())
+            finally:
+                writer.close()
         self._set_aside()
         self._written = 0
         self._writer = self._open()

@@ -113,3 +113,19 @@ def test_many_and_old_secrets_are_left_to_the_files_before(format_, per_second, 
         format_.encode([msgspec.structs.replace(told(3000 + number), time_ns=3000 * 10**9)])
         format_.written()
     assert len(format_.opening()) < 5 << 20
+
+
+def test_a_file_that_is_followed_by_another_ends_with_the_counts_of_its_interfaces(format_):
+    format_.encode([LO])
+    assert format_.closing([COUNTS]) == b"", "its block is not in the file yet"
+    format_.written()
+    most = 2**64 - 1
+    counts = [msgspec.structs.replace(COUNTS, received=most, cut=most, unreadable=most)]
+    counts.append(msgspec.structs.replace(COUNTS, number=1))
+    closing = format_.closing(counts)
+    assert kinds(closing) == [Block.STATISTICS]
+    assert len(closing) == format_.closing_size()
+    format_.encode([TUN])
+    format_.written()
+    assert kinds(format_.closing(counts)) == [Block.STATISTICS] * 2
+    assert len(format_.closing(counts)) <= format_.closing_size()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecapture.errors import SinkError
-from ecapture.sinks.rotation import RotatingFile, Rotation
+from ecapture.sinks.rotation import Closing, RotatingFile, Rotation
 
 START = 1_795_369_500.123  # 2026-11-22T17:45:00.123Z
 
@@ -30,9 +30,14 @@ def clock():
     return Clock()
 
 
-def rotating(path, clock, opening=bytes, **rotation):
+def rotating(path, clock, opening=bytes, closing=None, **rotation):
     return RotatingFile(
-        str(path), Rotation(**rotation), opening=opening, wall=clock.wall, elapsed=clock.elapsed
+        str(path),
+        Rotation(**rotation),
+        opening=opening,
+        closing=closing,
+        wall=clock.wall,
+        elapsed=clock.elapsed,
     )
 
 
@@ -101,6 +106,21 @@ def test_every_file_has_the_opening(tmp_path, clock):
         sink.write(piece)
     sink.close()
     assert sorted(contents(tmp_path).values()) == [b"<1>abc", b"<2>def", b"<3>ghi"]
+
+
+def test_a_file_that_is_set_aside_has_its_closing_and_room_for_it(tmp_path, clock):
+    made = iter((b"<1>", b"<2>"))
+    closing = Closing(lambda: 4, lambda: next(made))
+    sink = rotating(tmp_path / "a", clock, closing=closing, size=10, seconds=60)
+    for piece in (b"1234", b"56", b"7", b"8"):
+        sink.write(piece)
+        clock.now += 1
+    assert contents(tmp_path)["a-20261122T174502.123Z"] == b"123456<1>"
+    clock.now = 100
+    sink.tick()
+    sink.write(b"9")
+    sink.close()
+    assert list(contents(tmp_path).values()) == [b"9", b"123456<1>", b"78<2>"]
 
 
 def test_a_file_without_content_has_the_opening_at_the_end(tmp_path, clock):
