@@ -55,7 +55,7 @@ from ecapture.kernel.attach import Attached, Place, Programs
 from ecapture.kernel.families import FAMILIES
 from ecapture.kernel.feature import feature
 from ecapture.kernel.keys import Keys, parameter_row
-from ecapture.kernel.latecomers import Latecomers, processes_of
+from ecapture.kernel.latecomers import Latecomers, back_ends, processes_of
 from ecapture.kernel.seccomp import return_probe_kills
 from ecapture.kernel.shells import SHAPES, Shells
 from ecapture.kernel.told import TellingCache, TellingKeys
@@ -413,7 +413,7 @@ class Discovery:
             attached.close()
         elif library.kind == "postgres" and not key[3]:
             # Afterwards, so that whoever is not among them is seen from its beginning.
-            running = processes_of(Path(path).stat())
+            running = back_ends(processes_of(Path(path).stat()))
             watched = process.with_descendants(self._config.scope.pids)
             self._late.attach(path, library, [p for p in running if not watched or p in watched])
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 import json
 import subprocess
 from contextlib import ExitStack
+from pathlib import Path
 
 import psycopg
 import pytest
 from asked import by_session, told
 from harness import CAPTURES, run_ecapture
 from postgres_servers import VERSIONS, distribution, of_version, running
+
+from ecapture.binary.elf import ElfFile
 
 pytestmark = [CAPTURES, pytest.mark.needs("program:psql")]
 
@@ -207,3 +210,51 @@ def test_a_server_that_starts_later(asked):
         "query",
         "disconnect",
     ]
+
+
+def test_new_sessions_of_an_older_server_meet_two_probes_and_no_more(asked, server):
+    program = ElfFile(server.programs.server)
+    inner = ("secure_raw_read", "be_tls_read")
+    captured = asked()
+    with server.connect(sslmode="require") as session:
+        session.execute("SELECT 'asked'")
+        for pid in (server.pid, session.info.backend_pid):
+            for name in inner:
+                symbol = program.symbol(name)
+                assert symbol is not None, name
+                place = program.file_offset(symbol.address, executable=True)
+                assert code_of(pid, server.programs.server, place) == code_in(
+                    server.programs.server, place
+                ), (pid, name)
+        hooked = program.file_offset(program.symbol("secure_read").address, executable=True)
+        pid = session.info.backend_pid
+        in_file = code_in(server.programs.server, hooked)
+        assert code_of(pid, server.programs.server, hooked) != in_file
+    captured.wait_for(1, kind="disconnect")
+    assert told(captured.statements(kind="query"), "text") == ["SELECT 'asked'"]
+
+
+def code_in(path, place):
+    """The first bytes of a function as they stand in the file."""
+    with path.open("rb") as file:
+        file.seek(place)
+        return file.read(8)
+
+
+def code_of(pid, path, place):
+    """The same bytes as a process has them: a probe is a breakpoint there."""
+    for start, end, offset in mapped_regions(pid, path):
+        if offset <= place < offset + end - start:
+            with Path(f"/proc/{pid}/mem").open("rb") as memory:
+                memory.seek(start + place - offset)
+                return memory.read(8)
+    raise AssertionError(f"process {pid} has not mapped {path}")
+
+
+def mapped_regions(pid, path):
+    """Where a process has the code of a file: beginning, end, and offset in the file."""
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        words = line.split(None, 5)
+        if len(words) == 6 and "x" in words[1] and words[5] == str(path):
+            start, end = (int(word, 16) for word in words[0].split("-"))
+            yield start, end, int(words[2], 16)

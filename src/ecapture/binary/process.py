@@ -155,6 +155,20 @@ def is_running(pid: int) -> bool:
     return len(fields) >= _STAT_FIELDS and (fields[0] not in b"ZX" or int(fields[17]) > 1)
 
 
+def parent_of(pid: int) -> int:
+    """Return the number of a process's parent; 0: it has none that is seen from here.
+
+    Raises:
+        TargetNotFound: it does not exist.
+        PermissionMissing: ``/proc`` hides it (``hidepid``).
+    """
+    # The name in parentheses may hold anything; behind it are state and parent (proc_pid_stat(5)).
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    if len(fields) < _STAT_FIELDS:
+        raise _gone(pid)
+    return int(fields[1])
+
+
 def with_descendants(pids: Iterable[int]) -> frozenset[int]:
     """Return these processes and all that descend from them, as it stands."""
     wanted = set(pids)
@@ -162,11 +176,8 @@ def with_descendants(pids: Iterable[int]) -> frozenset[int]:
         return frozenset()
     children: dict[int, list[int]] = {}
     for pid in all_pids():
-        with contextlib.suppress(TargetNotFound, PermissionMissing, ValueError):
-            # The name in parentheses may hold anything; behind it are state and parent
-            # (proc_pid_stat(5)).
-            fields = _read(pid, "stat").rpartition(b")")[2].split()
-            children.setdefault(int(fields[1]), []).append(pid)
+        with contextlib.suppress(TargetNotFound, PermissionMissing):
+            children.setdefault(parent_of(pid), []).append(pid)
     waiting = list(wanted)
     while waiting:
         for child in children.get(waiting.pop(), ()):

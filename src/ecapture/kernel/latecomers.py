@@ -3,11 +3,13 @@
 
 Who waits for its client is inside ``secure_read`` and will return from it unseen, with the first
 request. So the functions that it calls in there are hooked, too, in those processes only, until
-each was seen to enter ``secure_read`` anew. All others pay nothing.
+each was seen to enter ``secure_read`` anew. All others pay nothing: never is the server's first
+process hooked so, because all that it forks would inherit the breakpoints and pay for them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -17,7 +19,7 @@ from pathlib import Path
 from ecapture._wire import Shape
 from ecapture.binary import process
 from ecapture.binary.library import Library
-from ecapture.errors import AttachRefused, TargetNotFound
+from ecapture.errors import AttachRefused, PermissionMissing, TargetNotFound
 from ecapture.kernel.attach import Attached, Place, Programs
 
 _log = logging.getLogger(__name__)
@@ -87,6 +89,33 @@ class Latecomers:
         if self._thread is not None:
             self._thread.join()
         return attached
+
+
+def back_ends(pids: Iterable[int]) -> list[int]:
+    """Those among the processes of a file that may serve a client.
+
+    A back-end is forked by the server's first process, which reads from no client itself, forks
+    none, and holds a socket (src/backend/postmaster/postmaster.c, BackendStartup).
+    """
+    parents: dict[int, int] = {}
+    for pid in pids:
+        with contextlib.suppress(TargetNotFound, PermissionMissing):
+            parents[pid] = process.parent_of(pid)
+    first = set(parents.values())
+    return [
+        pid
+        for pid, parent in parents.items()
+        if parent in parents and pid not in first and _may_hold_socket(pid)
+    ]
+
+
+def _may_hold_socket(pid: int) -> bool:
+    try:
+        return any(entry.is_socket() for entry in Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError:
+        return True
+    except OSError:
+        return False  # it is gone
 
 
 def processes_of(status: os.stat_result) -> list[int]:
