@@ -14,6 +14,7 @@ import os
 import select
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Protocol, Self
 
@@ -172,7 +173,7 @@ class Capture:
             offset = self.metadata.wall_offset_ns
             self._packets = PacketPrograms(self._plan, config, self._programs, offset)
         self._discovery = Discovery(self._programs, chosen, config)
-        self._discovery.start()
+        self._attach(self._discovery)
         self._poll = self._descriptors.enter_context(select.epoll())
         self._poll.register(wake_read, select.EPOLLIN)
         # Edge-triggered: told of wake-ups only, not that there is data, which is nearly always so.
@@ -185,6 +186,14 @@ class Capture:
             ended = os.pidfd_open(self._launched.pid)
             self._descriptors.callback(os.close, ended)
             self._poll.register(ended, select.EPOLLIN)
+
+    def _attach(self, discovery: Discovery) -> None:
+        # Both may take seconds, and mostly wait: one for files, the other for the kernel.
+        with ThreadPoolExecutor(1) as thread:
+            placing = thread.submit(self._packets.attach) if self._packets is not None else None
+            discovery.start()
+            if placing is not None:
+                placing.result()
 
     def ready(self) -> str:
         """What is attached, in one line; starts the command if there is one."""

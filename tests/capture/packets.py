@@ -7,10 +7,14 @@ the test and gone with it: no address in it leads anywhere else.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import itertools
 import json
 import os
 import re
+import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +29,7 @@ from ecapture.formats.pcapng import Block, Code, blocks, options_of
 from ecapture.kernel import _network
 
 CAPTURES_PACKETS = pytest.mark.needs("program:tshark", "program:capinfos", "program:ip")
+_libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
 _OWNER = re.compile(r"pid (\d+) \((.*)\)")
 
@@ -213,6 +218,24 @@ def in_namespace(name: str) -> Iterator[Callable[[Callable[[], Any]], Any]]:
 
     with ThreadPoolExecutor(1, initializer=enter) as thread:
         yield lambda action: thread.submit(action).result()
+
+
+def programs_at(interface: str) -> int:
+    """How many programs tcx has at an interface of the calling thread's namespace.
+
+    BPF_PROG_QUERY of bpf(2), whose number is that of the machine.
+    """
+    count = 0
+    number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+    for direction in (46, 47):  # BPF_TCX_INGRESS, BPF_TCX_EGRESS
+        query = ctypes.create_string_buffer(64)
+        struct.pack_into("II", query, 0, socket.if_nametoindex(interface), direction)
+        if _libc.syscall(number, 16, query, len(query)):
+            failed = ctypes.get_errno()
+            # there never was one; this kernel has no tcx
+            assert failed in (errno.ENOENT, errno.EINVAL), os.strerror(failed)
+        count += struct.unpack_from("I", query, 24)[0]
+    return count
 
 
 def _ip(*words: str) -> None:

@@ -16,9 +16,19 @@ import pytest
 from harness import CAPTURES, wait_until
 
 from ecapture.formats.pcapng import Block, blocks
-from packets import CAPTURES_PACKETS, Network, in_namespace, interfaces, read, statistics
+from ecapture.kernel.feature import feature
+from packets import (
+    CAPTURES_PACKETS,
+    Network,
+    in_namespace,
+    interfaces,
+    programs_at,
+    read,
+    statistics,
+)
 
 pytestmark = [CAPTURES, CAPTURES_PACKETS]
+TCX = bool(feature("tcx"))
 LEFT, RIGHT = "10.99.0.1", "10.99.0.2"
 ETHERNET_ALL = 3  # ETH_P_ALL
 BROADCAST = b"\xff" * 6
@@ -251,14 +261,35 @@ def numbered(number):
     return b"#" + number.to_bytes(2, "big") + b"#"
 
 
+def test_many_interfaces_end_at_the_same_moment(capture, network):
+    """What was captured is told before the programs are taken out of every interface."""
+    names = [f"many{number}" for number in range(20)]
+    for name in names:
+        network.ip(network.left, "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+    with network.holder(network.left) as pid, in_namespace(network.left) as left:
+        capturing = capture("--netns", pid, mode="pcap")
+        assert "42 interfaces" in capturing.ready
+        if TCX:
+            assert [left(lambda name=name: programs_at(name)) for name in names] == [2] * 20
+        with left(lambda: udp("127.0.0.1")) as one:
+            one.sendto(b"once", one.getsockname())
+        capturing.finish()
+        assert [left(lambda name=name: programs_at(name)) for name in names] == [0] * 20
+    assert [p.payload for p in read(capturing.path) if p.interface == "lo"] == [b"once"]
+    assert len(statistics(Path(capturing.path))) == 42
+    assert ("42 interfaces: the kernel takes" in capturing.stderr) == TCX
+
+
 def test_a_killed_capture_leaves_a_file_and_nothing_else(capture, network):
     with network.holder(network.left) as pid, in_namespace(network.left) as left:
         capturing = capture("--netns", pid, "-i", "lo", mode="pcap")
         with left(lambda: udp("127.0.0.1")) as one:
             one.sendto(b"before", one.getsockname())
             capturing.wait_written(300)
+            assert left(lambda: programs_at("lo")) == TCX
             capturing.process.kill()
             capturing.process.wait()
+            assert left(lambda: programs_at("lo")) == 0
             one.sendto(b"after", one.getsockname())
     assert [p.payload for p in read(capturing.path)] == [b"before"]
 

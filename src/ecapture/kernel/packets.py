@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -49,6 +50,7 @@ _BEFORE = 1 << 3
 _CLASSIFIER = 3  # BPF_PROG_TYPE_SCHED_CLS
 # Where a pcapng block has its length, and what lengths are multiples of.
 _LENGTH_AT, _ALIGN = 4, 4
+_MANY = 30  # interfaces, for which one waits noticeably
 _OWN_MAPS = frozenset({"interfaces", "behind_filter"})
 
 
@@ -134,6 +136,10 @@ class Plan:
         """Whether packets of this interface were asked for."""
         return not self.config.interfaces or link.name in self.config.interfaces
 
+    def count(self) -> int:
+        """How many interfaces were asked for."""
+        return sum(self.wants(link) for _space, _watch, links in self.spaces for link in links)
+
     def close(self) -> None:
         """Ends the watches."""
         self._resources.close()
@@ -209,11 +215,16 @@ class _SpacePrograms:
             os.close(self._filters.popitem()[1])
 
 
+def _close_all(attached: Sequence[_network.Attachment | Classifier]) -> None:
+    for attachment in attached:
+        attachment.close()
+
+
 class PacketPrograms:
-    """The programs at all interfaces of a plan, which must be closed after this.
+    """The programs for all interfaces of a plan, which must be closed after this.
 
     ``programs`` are those of the same capture: filters are shared with them. Raises FeatureMissing,
-    VerifierRejected, KernelError, AttachRefused or TargetNotFound.
+    VerifierRejected or KernelError. ``attach`` places the programs.
     """
 
     def __init__(
@@ -232,18 +243,30 @@ class PacketPrograms:
         self._spaces: list[_SpacePrograms] = []
         self._counted: list[tuple[int, int]] = []
         self._closing = ExitStack()
+        self._removal: threading.Thread | None = None
         self._maps = dict(programs.maps)
         self._owners: Owners | None = None
         try:
             self._load_all(programs)
-            for of_space, (_space, _watch, links) in zip(self._spaces, plan.spaces, strict=True):
-                self._attach(of_space, links)
         except BaseException:
             self.close()
             raise
+
+    def attach(self) -> None:
+        """Places the programs. Raises AttachRefused or TargetNotFound.
+
+        May take seconds: the kernel waits for all its readers at every link, while it holds the
+        lock that all changes of interfaces need, so neither threads nor batches make it faster.
+        """
+        wanted = self._plan.count()
+        if wanted >= _MANY and feature("tcx"):
+            _log.info(
+                "%d interfaces: the kernel takes some 20 ms for each; -i NAME chooses", wanted
+            )
+        for of_space, (_space, _watch, links) in zip(self._spaces, self._plan.spaces, strict=True):
+            self._attach(of_space, links)
         self._started = True
         if not any(of_space.watched for of_space in self._spaces):
-            self.close()
             raise TargetNotFound(looked_for="an interface", looked_in="the network namespace")
 
     def _load_all(self, programs: Programs) -> None:
@@ -387,11 +410,23 @@ class PacketPrograms:
         return f"packets of {len(names)} interface{'s' * (len(names) != 1)} ({shown})"
 
     def detach(self) -> None:
-        """Takes the programs out; what is in the ring can still be drained."""
+        """From here on no packet is added; what is in the ring can still be drained.
+
+        Programs that do not know their interface do nothing. To take them out may take seconds (see
+        ``attach``): a thread does it, until ``close``. But one is taken out at once, for which the
+        kernel waits for all programs that are running.
+        """
+        if self._removal is not None:
+            return
+        attached = []
         for of_space in self._spaces:
-            for watched in of_space.watched.values():
-                for attachment in watched.attached:
-                    attachment.close()
+            for index, watched in of_space.watched.items():
+                of_space.interfaces.delete(index.to_bytes(4, "little"))
+                attached += watched.attached
+        at_once = 1 if feature("tcx") else len(attached)
+        _close_all(attached[:at_once])
+        self._removal = threading.Thread(target=_close_all, args=(attached[at_once:],), daemon=True)
+        self._removal.start()
         if self._owners is not None:
             self._owners.close()
 
@@ -413,6 +448,8 @@ class PacketPrograms:
     def close(self) -> None:
         """Takes everything out and frees it."""
         self.detach()
+        if self._removal is not None:
+            self._removal.join()
         for of_space in self._spaces:
             of_space.close()
         self._spaces.clear()
