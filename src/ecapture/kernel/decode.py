@@ -14,13 +14,11 @@ from ecapture._wire import (
     END,
     ENDS,
     HEADER,
-    HEADER_FIELDS,
     PIECE_MAXIMUM,
     PLAINTEXT,
     SCHEDULE,
     SECRET,
     SECRET_MAXIMUM,
-    SERVED,
     TUPLE_VALUE,
     Family,
     Flag,
@@ -38,8 +36,8 @@ from ecapture.events import (
     Plaintext,
     ProcessExit,
     Secret,
-    Served,
 )
+from ecapture.kernel import _served
 from ecapture.kernel.decode_commands import decode_command
 from ecapture.kernel.decode_shell import decode_shell
 from ecapture.protocols.cipher_suites import cipher_name, version_name
@@ -54,8 +52,6 @@ NO_CONNECTION = {
 }
 _FOUND_BY = {TupleSource.DESCRIPTOR: "descriptor", TupleSource.INFERRED: "inferred"}
 _MAXIMUM_CACHED = 65536
-_SERVED = int(Kind.SERVED)
-_KIND_AT = HEADER_FIELDS.index("size") * 8 + 4  # behind a time of 8 bytes and a size of 4
 
 
 class Decoder:
@@ -71,6 +67,7 @@ class Decoder:
         self._names: dict[bytes, str] = {}
         self._ends: dict[bytes, tuple[str, str]] = {}
         self._connections: dict[bytes, tuple[Connection | None, str, Negotiated | None]] = {}
+        self._runs = _served.Runs(self._known_name, self._known_ends)
 
     def decode(self, batch: bytes) -> list[Event]:
         """Events of one batch, in its order."""
@@ -86,7 +83,7 @@ class Decoder:
              stream_offset, call_length, call_offset, ends, fd, direction, hook) = unpack(batch, at)
             # fmt: on
             if kind != Kind.PLAINTEXT or size < header_size or at + size > end:
-                at = self._served(batch, at, events) or self._other(batch, at, events)
+                at = self._rest(batch, at, events)
                 continue
             last = flags & 16 != 0  # Flag.LAST; enums are slow here
             length = call_length - call_offset if last else PIECE_MAXIMUM
@@ -127,8 +124,13 @@ class Decoder:
                 )
             )
         while at < end:
-            at = self._served(batch, at, events) or self._other(batch, at, events)
+            at = self._rest(batch, at, events)
         return events
+
+    def _rest(self, batch: bytes, at: int, events: list[Event]) -> int:
+        """Decodes what is not plaintext: a record, or several. Returns where the next begins."""
+        after = self._runs.decode(batch, at, events, self.wall_offset_ns)
+        return after if after > at else self._other(batch, at, events)
 
     def _other(self, batch: bytes, at: int, events: list[Event]) -> int:
         """Decodes a record that is not plaintext. Returns where the next begins."""
@@ -169,40 +171,6 @@ class Decoder:
         where = (batch, at, kind, size, self.wall_offset_ns, self._name)
         return decode_command(*where) or decode_shell(*where)
 
-    def _served(self, batch: bytes, at: int, events: list[Event]) -> int:
-        """Decodes a run of a server's messages. Returns where the next record begins; 0: no run."""
-        if at + SERVED.size > len(batch) or batch[at + _KIND_AT] != _SERVED:
-            return 0
-        # fmt: off
-        (time_ns, size, kind, flags, pid, tid, uid, _cpu, comm, generation, kept_offset,
-         ends, direction, late) = SERVED.unpack_from(batch, at)
-        # fmt: on
-        if kind != _SERVED or size < SERVED.size or at + size > len(batch):
-            return 0
-        client, reason = self._ends.get(ends) or self._server_ends(ends)
-        offset_ns = self.wall_offset_ns
-        events.append(
-            Served(
-                time_ns + offset_ns,
-                pid,
-                tid,
-                uid,
-                self._names.get(comm) or self._name(comm),
-                "write" if direction else "read",
-                generation + offset_ns,
-                client,
-                reason,
-                kept_offset,
-                size - SERVED.size,
-                batch[at + SERVED.size : at + size],
-                flags & 64 != 0,  # Flag.BOUNDARY; enums are slow here
-                late != 0,
-                "unreadable" if flags & 1 else "",  # Flag.FAULT
-                flags & 2 != 0,  # Flag.TRUNCATED
-            )
-        )
-        return int(at + ((size + 7) & ~7))
-
     def _secret(self, batch: bytes, at: int) -> Secret:
         # fmt: off
         (time_ns, _size, _kind, flags, pid, tid, uid, _cpu, comm, handle, generation,
@@ -239,6 +207,12 @@ class Decoder:
             Secret(time_ns, pid, tid, uid, name, conversation, label, random, secret, missing)
             for label, secret in (found or {"": b""}).items()
         ]
+
+    def _known_name(self, raw: bytes) -> str:
+        return self._names.get(raw) or self._name(raw)
+
+    def _known_ends(self, raw: bytes) -> tuple[str, str]:
+        return self._ends.get(raw) or self._server_ends(raw)
 
     def _server_ends(self, raw: bytes) -> tuple[str, str]:
         # The client of a server, as text, or why it is not known.

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 from ecapture.events import Event, Summary
 from ecapture.shell_events import ShellBegin, ShellCommand, ShellEnd, ShellPart, ShellText
@@ -22,6 +22,7 @@ OPEN_COMMANDS: Final = 16384
 """Commands that may be open at a time."""
 
 _META: Final = b"\x83"  # zsh, Src/zsh.h: stands before a byte whose bit 0x20 is flipped
+_PARTS: Final = frozenset(get_args(ShellPart))
 _Key = tuple[int, int, int]
 
 
@@ -86,7 +87,7 @@ class Commands:
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without parts of commands the very list comes back."""
-        if not any(isinstance(event, ShellPart) for event in events):
+        if _PARTS.isdisjoint(map(type, events)):
             return events
         out: list[Event] = []
         for event in events:

@@ -30,6 +30,7 @@ _PATIENCE_NS = 60_000_000
 _MAXIMUM_HELD = 4096
 _MAXIMUM_BYTES = 8 << 20
 _MAXIMUM_KNOWN = 65536
+_CONCERNED = frozenset((Plaintext, Ends))
 _NOT_ASKED = Connection("ipv4", "", 0, "", 0, "")
 
 
@@ -47,6 +48,8 @@ class LateEnds:
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Where nothing about addresses can change the very list comes back."""
         if not self._held:
+            if _CONCERNED.isdisjoint(map(type, events)):
+                return events
             for event in events:
                 if type(event) is Plaintext:
                     if event.connection is None and self._may_change(event):

@@ -112,20 +112,26 @@ class Flows:
         if event.missing:
             self.summary.unreadable += 1
 
+    def _served(self, event: Served) -> None:
+        summary = self.summary
+        summary.events += 1
+        summary.bytes += len(event.payload)
+        if not event.kept_offset and event.direction == "read":
+            summary.flows += 1
+        if event.missing:
+            summary.unreadable += 1
+
     def _other(self, event: Event) -> list[Event] | None:
         # The events that take the place of this one; None: it stays as it is.
-        if type(event) is ConversationEnd:
+        if type(event) is Served:
+            self._served(event)
+        elif type(event) is ConversationEnd:
             if event.conversation in self._conversations:
                 self._forget(event.conversation, event.time_ns, event.reason)
             self._asleep.pop(event.conversation, None)
             return None
         if type(event) is Secret:
             self._count(event)
-        elif type(event) is Served:
-            self.summary.events += 1
-            self.summary.bytes += len(event.payload)
-            self.summary.flows += event.direction == "read" and not event.kept_offset
-            self.summary.unreadable += event.missing == "unreadable"
         elif type(event) is ProcessExit:
             keys = sorted(self._of_process.get(event.pid, ()))
             return [self._forget(key, event.time_ns, "exit") for key in keys]

@@ -132,7 +132,7 @@ class MysqlStatements:
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without commands the very list comes back."""
-        if not self._open and not any(type(event) in _MINE for event in events):
+        if not self._open and _MINE.isdisjoint(map(type, events)):
             return events
         out: list[Event] = []
         for event in events:

@@ -2,8 +2,9 @@
 """From what back-ends of PostgreSQL exchange with their clients to statements.
 
 In go ``Served`` and ``ProcessExit``; out come ``Statement`` events instead of the former. A session
-is a process of the server; ``postgres_session`` knows what they say. Sessions are bounded by count;
-the one that was quiet for longest gives way, and is joined late if it speaks again.
+is a process of the server; ``postgres_session`` knows what they say, and ``_turns`` tells quickly
+of what most of them say. Sessions are bounded by count; the one that was quiet for longest gives
+way, and is joined late if it speaks again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ecapture.events import Event, ProcessExit, Served, SessionFacts, Statement
+from ecapture.events import Event, ProcessExit, Served, SessionFacts
+from ecapture.pipeline import _turns
 from ecapture.pipeline.postgres_session import Session
 
 TEXT_LIMIT: Final = 65536
@@ -31,24 +33,17 @@ class PostgresStatements:
         self._facts_of = facts_of
         self._limit = text_limit
         # by process, those that spoke last at the end
-        self._sessions: dict[int, tuple[int, Session]] = {}
+        self._turns: dict[int, _turns.Turn] = {}
         self._last_ns = 0
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without any of its events the very list comes back."""
-        if not any(type(event) is Served or type(event) is ProcessExit for event in events):
+        if not _turns.concerned(events):
             return events
         out: list[Event] = []
-        for event in events:
-            if type(event) is Served:
-                found: list[Statement] = []
-                self._last_ns = event.time_ns
-                self._session(event, found).feed(event, found)
-                out += found
-            else:
-                if type(event) is ProcessExit:
-                    self._end(event.pid, event.time_ns, out)
-                out.append(event)
+        self._last_ns = (
+            _turns.tell(self._turns, events, out, self._slowly, self._end) or self._last_ns
+        )
         return out
 
     def flush(self, now_ns: int) -> list[Event]:  # noqa: ARG002 - part of the protocol
@@ -57,28 +52,36 @@ class PostgresStatements:
 
     def close(self) -> list[Event]:
         """See Stage: open sessions stay open; what is not answered yet is told so."""
-        out: list[Statement] = []
-        for _since, session in self._sessions.values():
-            session.abandon(self._last_ns, out)
-        return list(out)
+        out: list[Event] = []
+        for turn in self._turns.values():
+            turn.settle(out)
+            turn.session.abandon(self._last_ns, out)
+        return out
 
-    def _session(self, event: Served, out: list[Statement]) -> Session:
-        known = self._sessions.pop(event.pid, None)
-        if known is not None and known[0] == event.session_ns:
-            self._sessions[event.pid] = known
-            return known[1]
+    def _slowly(self, event: Served, out: list[Event]) -> None:
+        # What is not as most is.
+        turn = self._turn(event, out)
+        turn.settle(out)
+        turn.session.feed(event, out)
+        turn.rest()
+
+    def _turn(self, event: Served, out: list[Event]) -> _turns.Turn:
+        known = self._turns.pop(event.pid, None)
+        if known is not None and known.session_ns == event.session_ns:
+            self._turns[event.pid] = known
+            return known
         if known is not None:
-            known[1].close(event.time_ns, out)
-        while len(self._sessions) >= _SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
+            known.settle(out)
+            known.session.close(event.time_ns, out)
+        while len(self._turns) >= _SESSIONS:
+            self._turns.pop(next(iter(self._turns))).settle(out)
         began = event.late or event.kept_offset > 0
         session = Session(event, self._facts_of(event.pid) if began else None, self._limit)
-        self._sessions[event.pid] = (event.session_ns, session)
-        return session
+        turn = self._turns[event.pid] = _turns.Turn(session, event.session_ns)
+        return turn
 
-    def _end(self, pid: int, time_ns: int, out: list[Event]) -> None:
-        known = self._sessions.pop(pid, None)
+    def _end(self, event: ProcessExit, out: list[Event]) -> None:
+        known = self._turns.pop(event.pid, None)
         if known is not None:
-            found: list[Statement] = []
-            known[1].close(time_ns, found)
-            out += found
+            known.settle(out)
+            known.session.close(event.time_ns, out)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import codecs
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -15,6 +15,10 @@ from ecapture.events import Served, SessionFacts, Statement, StatementKind
 from ecapture.protocols import postgres
 from ecapture.protocols.postgres_values import parameter_text
 
+Identity: TypeAlias = tuple[int, int, str, int, str, str, str, str, str, str, int]
+"""Process, user and name of the back-end, the time it was first seen; user, database, client,
+application and no_identity as ``Statement`` has them; the encoding, and the limit of texts."""
+Parameters: TypeAlias = tuple[str | None, ...]
 RequestKind = Literal[
     "query", "parse", "bind", "describe", "execute", "close", "call", "sync", "startup"
 ]
@@ -98,6 +102,24 @@ class Who:
         """Learns the client's address, which may be known later than the session."""
         self._client = self._client or event.client
         self._no_client = event.no_client
+
+    def identity(self) -> Identity | None:
+        """All of it, where the client's address is known; else it may be told later."""
+        if not self._client:
+            return None
+        return (
+            self._pid,
+            self._uid,
+            self._comm,
+            self._since_ns,
+            self._user,
+            self._database,
+            self._client,
+            self._application,
+            self._no_identity,
+            self._codec,
+            self._limit,
+        )
 
     def start(self, parameters: dict[bytes, bytes]) -> None:
         """Takes the start-up packet."""

@@ -19,12 +19,14 @@ from collections.abc import Callable
 from typing import ClassVar, Final, TypeAlias
 
 from ecapture.errors import ProtocolError
-from ecapture.events import Served, SessionFacts, Statement, StatementKind
+from ecapture.events import Event, Served, SessionFacts, StatementKind
 from ecapture.pipeline.postgres_parts import (
     NO_PORTAL,
     NO_TEXT,
     STATEMENTS,
     UNKNOWN,
+    Identity,
+    Parameters,
     Portal,
     Prepared,
     Request,
@@ -40,7 +42,9 @@ _TEXT_BYTES: Final = 8 << 20  # of all prepared statements of one session
 _AROUND_TEXT: Final = 4096
 _CLOSE, _COMPLETE, _SUSPENDED = ord("C"), ord("C"), ord("s")
 
-_Handler: TypeAlias = "Callable[[Session, Message, int, list[Statement]], None]"
+AtRest: TypeAlias = tuple[Identity, int, int, dict[str, Prepared]]
+"""Whose it is; bytes kept of what was read and written; what was prepared, by name."""
+_Handler: TypeAlias = "Callable[[Session, Message, int, list[Event]], None]"
 
 
 class Session:
@@ -59,6 +63,8 @@ class Session:
         self._waiting: deque[Request] = deque()
         self._open = 0  # of those that wait, how many will be statements
         self._statements: dict[str, Prepared] = {}
+        self.unnamed = UNKNOWN
+        """What was prepared without a name."""
         self._text_bytes = 0
         self._portals: dict[str, Portal] = {}
         # When it began is not known of one that was there before.
@@ -67,7 +73,7 @@ class Session:
         self._ended = False
         self._gaps = False
 
-    def feed(self, event: Served, out: list[Statement]) -> None:
+    def feed(self, event: Served, out: list[Event]) -> None:
         """Reads one run of bytes."""
         direction = event.direction
         reader = self._readers[direction]
@@ -86,7 +92,35 @@ class Session:
             except ProtocolError:
                 continue  # it tells nothing, those behind it do
 
-    def close(self, time_ns: int, out: list[Statement]) -> None:
+    def at_rest(self) -> AtRest | None:
+        """What a session is in which everything is answered, and nothing is out of the ordinary.
+
+        None: something is open, or not yet known that may be told later.
+        """
+        readers = self._readers
+        if self._waiting or self._ended or not self._connected or self._gaps:
+            return None
+        if not (readers["read"].at_rest and readers["write"].at_rest):
+            return None
+        identity = self._who.identity()
+        expected = self._expected
+        if identity is None or min(expected.values()) < 0:
+            return None
+        return (identity, expected["read"], expected["write"], self._statements)
+
+    def resume(
+        self, read_at: int, written: int, bound: tuple[str, Prepared, Parameters] | None
+    ) -> None:
+        """Go on, where others told of statements since it was at rest.
+
+        ``read_at`` and ``written`` are bytes kept of both directions, ``bound`` is what the portal
+        without a name last had, if any: name and text of the statement, and its parameters.
+        """
+        self._expected = {"read": read_at, "write": written}
+        if bound is not None:
+            self._bind_portal("", Portal(*bound, cut=False, executed=True))
+
+    def close(self, time_ns: int, out: list[Event]) -> None:
         """The session is over: what waits gets no answer."""
         if self._ended:
             return
@@ -95,7 +129,7 @@ class Session:
         if self._connected:
             out.append(self._who.statement("disconnect", self._session, NO_TEXT, time_ns))
 
-    def abandon(self, time_ns: int, out: list[Statement], keep: tuple[Request, ...] = ()) -> None:
+    def abandon(self, time_ns: int, out: list[Event], keep: tuple[Request, ...] = ()) -> None:
         """Tells what waits as it is, but for what is to be kept, which is the end of it."""
         waiting, self._waiting = list(self._waiting), deque(keep)
         self._open = sum(request.kind in STATEMENTS for request in keep)
@@ -108,27 +142,27 @@ class Session:
 
     # --- what the client asks ---
 
-    def _query(self, message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _query(self, message: Message, time_ns: int, out: list[Event]) -> None:
         text = message.body.split(b"\0", 1)[0]
         prepared = self._who.prepared(text, max(message.length - 1, 0))
         self._enqueue(Request("query", time_ns, prepared=prepared), out)
 
-    def _parse(self, message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _parse(self, message: Message, time_ns: int, out: list[Event]) -> None:
         parse = postgres.read_parse(message)
         prepared = self._who.prepared(parse.text, parse.length, parse.types, cut=parse.cut)
         name = self._who.text(parse.name)
         self._enqueue(Request("parse", time_ns, name, "", prepared), out)
 
-    def _bind(self, message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _bind(self, message: Message, time_ns: int, out: list[Event]) -> None:
         bind = postgres.read_bind(message.body)
         name, portal = self._who.text(bind.statement), self._who.text(bind.portal)
         self._enqueue(Request("bind", time_ns, name, portal, bind=bind), out)
 
-    def _execute(self, message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _execute(self, message: Message, time_ns: int, out: list[Event]) -> None:
         portal = self._who.text(Cursor(message.body).text())
         self._enqueue(Request("execute", time_ns, portal=portal), out)
 
-    def _describe(self, message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _describe(self, message: Message, time_ns: int, out: list[Event]) -> None:
         # or Close: "S" for a statement or "P" for a portal, then a name
         request = Request("close" if message.kind == _CLOSE else "describe", time_ns)
         name = self._who.text(Cursor(message.body[1:]).text())
@@ -138,17 +172,17 @@ class Session:
             request.portal = name
         self._enqueue(request, out)
 
-    def _call(self, message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _call(self, message: Message, time_ns: int, out: list[Event]) -> None:
         number = Cursor(message.body).number(4) & 0xFFFFFFFF
         self._enqueue(Request("call", time_ns, str(number)), out)
 
-    def _sync(self, _message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _sync(self, _message: Message, time_ns: int, out: list[Event]) -> None:
         self._enqueue(Request("sync", time_ns), out)
 
-    def _terminate(self, _message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _terminate(self, _message: Message, time_ns: int, out: list[Event]) -> None:
         self.close(time_ns, out)
 
-    def _start(self, message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _start(self, message: Message, time_ns: int, out: list[Event]) -> None:
         startup = postgres.read_startup(message.body)
         if startup.code >> 16 != 3:
             return
@@ -160,7 +194,7 @@ class Session:
         self._session = Request("startup", time_ns)
         self._enqueue(self._session, out)
 
-    def _enqueue(self, request: Request, out: list[Statement]) -> None:
+    def _enqueue(self, request: Request, out: list[Event]) -> None:
         if self._ended:
             return
         if len(self._waiting) >= _WAITING:
@@ -176,35 +210,38 @@ class Session:
 
     # --- what the server answers ---
 
-    def _parsed(self, _message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _parsed(self, _message: Message, time_ns: int, out: list[Event]) -> None:
         request = self._next("parse")
         if request is not None and request.prepared is not None:
             self._remember(request.name, request.prepared)
             if request.name:
                 self._tell(request, time_ns, out)
 
-    def _bound(self, _message: Message, _time_ns: int, _out: list[Statement]) -> None:
+    def _bound(self, _message: Message, _time_ns: int, _out: list[Event]) -> None:
         request = self._next("bind")
         if request is None:
             return
-        prepared = self._statements.get(request.name, UNKNOWN)
-        self._portals.pop(request.portal, None)
-        self._portals[request.portal] = self._who.portal(request, prepared)
+        prepared = self._prepared(request.name)
+        self._bind_portal(request.portal, self._who.portal(request, prepared))
+
+    def _bind_portal(self, name: str, portal: Portal) -> None:
+        self._portals.pop(name, None)
+        self._portals[name] = portal
         if len(self._portals) > _PORTALS:
             del self._portals[next(iter(self._portals))]
 
-    def _closed(self, _message: Message, _time_ns: int, _out: list[Statement]) -> None:
+    def _closed(self, _message: Message, _time_ns: int, _out: list[Event]) -> None:
         request = self._next("close")
         if request is not None and request.of_statement:
             self._forget(request.name)
         elif request is not None:
             self._portals.pop(request.portal, None)
 
-    def _parameter(self, message: Message, _time_ns: int, _out: list[Statement]) -> None:
+    def _parameter(self, message: Message, _time_ns: int, _out: list[Event]) -> None:
         cursor = Cursor(message.body)
         self._who.parameter(cursor.text(), cursor.text())
 
-    def _returned(self, _message: Message, time_ns: int, _out: list[Statement]) -> None:
+    def _returned(self, _message: Message, time_ns: int, _out: list[Event]) -> None:
         if self._waiting:
             self._waiting[0].answered_ns = time_ns
 
@@ -223,18 +260,18 @@ class Session:
             if request.kind == kind:
                 return request
 
-    def _typed(self, message: Message, _time_ns: int, _out: list[Statement]) -> None:
+    def _typed(self, message: Message, _time_ns: int, _out: list[Event]) -> None:
         # The answer to the first Describe of a statement that has none yet.
         types = postgres.read_types(message.body)
         for request in self._waiting:
             if request.kind == "describe" and request.of_statement and not request.answered_ns:
-                known = self._statements.get(request.name)
-                if known is not None:
+                known = self._prepared(request.name)
+                if known is not UNKNOWN:
                     known.types = types
                 request.answered_ns = 1
                 return
 
-    def _complete(self, message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _complete(self, message: Message, time_ns: int, out: list[Event]) -> None:
         # CommandComplete; EmptyQueryResponse; PortalSuspended: rows are left
         tag = ""
         if message.kind == _COMPLETE:
@@ -254,7 +291,7 @@ class Session:
         if tag in ("DEALLOCATE ALL", "DISCARD ALL"):
             self._forget_all()
 
-    def _ready(self, _message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _ready(self, _message: Message, time_ns: int, out: list[Event]) -> None:
         head = self._waiting[0] if self._waiting else None
         if head is None or head.kind not in ("query", "call", "startup"):
             self._next("sync")
@@ -264,7 +301,7 @@ class Session:
         self._connected = True
         self._tell(head, head.answered_ns or time_ns, out)
 
-    def _failed(self, message: Message, time_ns: int, out: list[Statement]) -> None:
+    def _failed(self, message: Message, time_ns: int, out: list[Event]) -> None:
         failure = postgres.read_failure(message.body)
         if failure.fatal:
             self._session.error = failure
@@ -274,11 +311,12 @@ class Session:
         head.error, head.answered_ns = failure, time_ns
         if head.kind == "startup":
             self._waiting.clear()
+            self._open = 0
             self._tell(head, time_ns, out)
         elif head.kind not in ("query", "call"):  # those are told when the server is ready again
             self._failed_batch(time_ns, out)
 
-    def _failed_batch(self, time_ns: int, out: list[Statement]) -> None:
+    def _failed_batch(self, time_ns: int, out: list[Event]) -> None:
         """Something of the extended protocol failed: all behind it up to Sync is skipped.
 
         Where it was before its Execute, it is told with that, so that a statement is told once.
@@ -321,7 +359,7 @@ class Session:
             else:
                 parsed[request.name] = request.prepared
         elif request.kind == "bind":
-            known = (parsed or {}).get(request.name) or self._statements.get(request.name, UNKNOWN)
+            known = (parsed or {}).get(request.name) or self._prepared(request.name)
             bound[request.portal] = self._who.portal(request, known)
 
     # --- what is told ---
@@ -330,7 +368,7 @@ class Session:
         self,
         request: Request,
         time_ns: int,
-        out: list[Statement],
+        out: list[Event],
         *marks: str,
         bound: dict[str, Portal] | None = None,
         lost: bool = False,
@@ -352,7 +390,7 @@ class Session:
         elif request.kind == "startup":
             out.append(who.statement("connect", request, NO_TEXT, time_ns, *marks))
         elif request.kind == "parse" or (request.kind == "describe" and request.of_statement):
-            text = request.prepared or self._statements.get(request.name, UNKNOWN)
+            text = request.prepared or self._prepared(request.name)
             out.append(who.statement("prepare", request, text, time_ns, *marks, name=request.name))
         else:
             portal = (bound or {}).get(request.portal) or self._portals.get(
@@ -365,7 +403,13 @@ class Session:
 
     # --- what is remembered ---
 
+    def _prepared(self, name: str) -> Prepared:
+        return self._statements.get(name, UNKNOWN) if name else self.unnamed
+
     def _remember(self, name: str, prepared: Prepared) -> None:
+        if not name:
+            self.unnamed = prepared
+            return
         self._forget(name)
         self._statements[name] = prepared
         self._text_bytes += len(prepared.text)
@@ -373,6 +417,8 @@ class Session:
             self._forget(next(iter(self._statements)))
 
     def _forget(self, name: str) -> None:
+        if not name:
+            self.unnamed = UNKNOWN
         known = self._statements.pop(name, None)
         if known is not None:
             self._text_bytes -= len(known.text)
@@ -380,10 +426,11 @@ class Session:
     def _forget_all(self) -> None:
         self._statements.clear()
         self._text_bytes = 0
+        self.unnamed = UNKNOWN
 
     # --- losses ---
 
-    def _gap(self, direction: str, time_ns: int, out: list[Statement]) -> None:
+    def _gap(self, direction: str, time_ns: int, out: list[Event]) -> None:
         """Bytes are missing: of those that wait, only the latest can still get its answer."""
         self._gaps = True
         keep: tuple[Request, ...] = ()

@@ -47,6 +47,11 @@ class MessageReader:
         self._waiting = b""
         self._lost = True  # until the first boundary
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether a message begins with the next byte."""
+        return not (self._waiting or self._lost)
+
     def feed(self, data: bytes, *, boundary: bool, cut: bool = False) -> list[Message]:
         """The messages that these bytes complete; with ``cut`` also that which goes on."""
         found: list[Message] = []
