@@ -19,7 +19,7 @@ import pytest
 from harness import CAPTURES, run_ecapture
 
 from ecapture.kernel import expression as compiled_by
-from packets import CAPTURES_PACKETS, Network, in_namespace, read
+from packets import CAPTURES_PACKETS, Network, in_namespace, interfaces, read
 
 pytestmark = [CAPTURES, CAPTURES_PACKETS]
 LEFT, RIGHT = "10.99.0.1", "10.99.0.2"
@@ -144,13 +144,23 @@ def test_a_bad_expression_is_refused_with_the_words_of_libpcap(tmp_path, words, 
     assert output.read_bytes() == b"as it was"
 
 
-def test_an_expression_for_another_link_type_is_refused_or_leaves_the_interface_out(tmp_path):
+def test_an_expression_for_another_link_type_is_refused_or_leaves_the_interface_out(
+    capture, tmp_path
+):
     with Network() as network, network.holder(network.left) as pid:
         network.ip(network.left, "tuntap", "add", "ectun", "mode", "tun")
         words = ("tls", "-m", "pcap", "--netns", pid, "-w", tmp_path / "x.pcapng")
         refused = run_ecapture(*words, "-i", "ectun", "ether", "host", "1:2:3:4:5:6")
+        capturing = capture("--netns", pid, "ether", "broadcast", mode="pcap")
+        with in_namespace(network.left) as left:
+            left(lambda: socket.socket().connect_ex((RIGHT, 9)))  # asks by ARP who that is
+        capturing.finish()
     assert refused.returncode == 2
     assert b"ethernet" in refused.stderr
+    assert b"ready:" not in refused.stderr
+    assert "ectun: its packets are not captured" in capturing.stderr
+    assert {p.interface for p in read(capturing.path)} == {"vleft"}
+    assert set(interfaces(Path(capturing.path))) == {"lo", "vleft"}
 
 
 def test_filters_belong_to_packets():
