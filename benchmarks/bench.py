@@ -34,7 +34,7 @@ from rich.table import Table
 
 from account import read_account
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import identify
+from ecapture.binary.identify import identify
 from watch import DEADLINE_S, BenchmarkError, Watcher, Writer
 from web import Nginx, missing_programs
 

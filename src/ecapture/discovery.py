@@ -29,18 +29,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from ecapture._wire import Shape
 from ecapture.binary import loader, process
 from ecapture.binary.cache import Cache
-from ecapture.binary.calls.locate import CallsCache, Completion, is_open
+from ecapture.binary.calls.completion import CallsCache, Completion, is_open
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import KEYS_ONLY, NOT_TLS, Library, identify, identify_server
+from ecapture.binary.library import KEYS_ONLY, NOT_TLS, Library
 from ecapture.binary.scan import Found, pinned, scan, scan_files
-from ecapture.binary.secrets.remembered import SitesCache
 from ecapture.config import CaptureConfig
 from ecapture.errors import (
     AttachRefused,
@@ -54,14 +53,15 @@ from ecapture.kernel import _native
 from ecapture.kernel.attach import Attached, Place, Programs
 from ecapture.kernel.families import FAMILIES
 from ecapture.kernel.feature import feature
-from ecapture.kernel.keys import Keys, parameter_row
 from ecapture.kernel.latecomers import Latecomers, back_ends, processes_of
-from ecapture.kernel.seccomp import return_probe_kills
+from ecapture.kernel.parameters import Parameters
 from ecapture.kernel.shells import SHAPES, Shells
-from ecapture.kernel.told import TellingCache, TellingKeys
 from ecapture.notices import Notices, online_processors
 from ecapture.plan import Hook
 from ecapture.probes.spec import ProbeSpec
+
+if TYPE_CHECKING:
+    from ecapture.kernel.keys import Keys
 
 _log = logging.getLogger(__name__)
 _LOOKED_AT_WORDS = 256  # of a command line, for programs that it might run
@@ -98,6 +98,8 @@ class Discovery:
         self._returns = not _return_probes_kill()
         self._keys = _keys(programs) if config.keys else None
         self._completion = Completion(CallsCache.of_user())
+        self._parameters = Parameters.of_user()
+        self._parameter_lock = threading.Lock()
         self._late = Latecomers(programs)
         self._shells = Shells(programs)
         self._slow: queue.SimpleQueue[_Slow | None] = queue.SimpleQueue()
@@ -153,6 +155,8 @@ class Discovery:
         if self._keys is not None:
             self._keys.save()
         self._completion.save()
+        with self._parameter_lock:
+            self._parameters.save()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -179,6 +183,8 @@ class Discovery:
                 )
             named, at = self._config.server_function, self._config.server_offset
             by_hand = bool(named) or at is not None
+            from ecapture.binary.identify import identify, identify_server  # noqa: PLC0415
+
             library = identify_server(elf, named=named, at=at) if by_hand else identify(elf)
         if library is not None and self._chosen_kind(library):
             library = self._completion.of(path, library)
@@ -377,7 +383,9 @@ class Discovery:
             return 0
         try:
             with ElfFile(path) as elf:
-                return self._programs.parameter_row(parameter_row(elf))
+                with self._parameter_lock:
+                    row = self._parameters.row(elf)
+                return self._programs.parameter_row(row)
         except TargetError as error:
             _log.debug("%s: what it negotiates is not known: %s", path, error)
             return 0
@@ -483,6 +491,10 @@ class Discovery:
 
 
 def _keys(programs: Programs) -> Keys:
+    from ecapture.binary.secrets.remembered import SitesCache  # noqa: PLC0415 - slow to import
+    from ecapture.kernel.keys import Keys  # noqa: PLC0415
+    from ecapture.kernel.told import TellingCache, TellingKeys  # noqa: PLC0415
+
     telling = TellingKeys(programs, TellingCache.of_user())
     return Keys(programs, SitesCache.of_user(), telling)
 
@@ -552,6 +564,8 @@ def _held(place: str, status: os.stat_result) -> Iterator[str]:
 def _identified(place: str, status: os.stat_result, cache: Cache) -> Library | None:
     known, library = cache.lookup(status)
     if not known:
+        from ecapture.binary.identify import identify  # noqa: PLC0415 - much code, seldom needed
+
         with ElfFile(place) as elf:
             library = identify(elf)
         cache.remember(status, library)
@@ -579,4 +593,6 @@ def _return_probes_kill() -> bool:
         return False
     if not (6, 11) <= (int(release[1]), int(release[2])) < (6, 14):
         return False
+    from ecapture.kernel.seccomp import return_probe_kills  # noqa: PLC0415 - few have to ask
+
     return return_probe_kills() is not False

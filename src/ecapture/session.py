@@ -16,11 +16,10 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from ecapture import clock
 from ecapture._wire import Shape
-from ecapture.binary.postgres import read_session
 from ecapture.binary.process import read_process, with_descendants
 from ecapture.config import CaptureConfig
 from ecapture.discovery import Discovery
@@ -37,8 +36,6 @@ from ecapture.events import (
 from ecapture.kernel.attach import Programs
 from ecapture.kernel.decode import Decoder
 from ecapture.kernel.feature import feature
-from ecapture.kernel.keys import key_hooks
-from ecapture.kernel.packets import PacketPrograms, Plan
 from ecapture.kernel.recording import Metadata, RecordingReader
 from ecapture.launch import Launched
 from ecapture.outputs import Output
@@ -51,6 +48,9 @@ from ecapture.plan import Hook
 from ecapture.probes import probes
 from ecapture.probes.spec import ProbeSpec
 from ecapture.version import version
+
+if TYPE_CHECKING:
+    from ecapture.kernel.packets import PacketPrograms, Plan
 
 _log = logging.getLogger(__name__)
 
@@ -139,6 +139,8 @@ class Capture:
         """
         self.config.scope.check()
         if self.config.packets is not None and self._plan is None:
+            from ecapture.kernel.packets import Plan  # noqa: PLC0415
+
             self._plan = Plan(self.config.packets)
 
     def _start(self) -> None:
@@ -170,6 +172,8 @@ class Capture:
             machine=os.uname().machine,
         )
         if self._plan is not None:
+            from ecapture.kernel.packets import PacketPrograms  # noqa: PLC0415
+
             offset = self.metadata.wall_offset_ns
             self._packets = PacketPrograms(self._plan, config, self._programs, offset)
         self._discovery = Discovery(self._programs, chosen, config)
@@ -280,6 +284,8 @@ class Capture:
 
     def session_of(self, pid: int) -> SessionFacts:
         """See Source. Asked of the process."""
+        from ecapture.binary.postgres import read_session  # noqa: PLC0415 - of older back-ends only
+
         return read_session(pid)
 
     def _command_ended(self) -> bool:
@@ -447,6 +453,8 @@ def _hooks(config: CaptureConfig, chosen: Sequence[ProbeSpec]) -> list[Hook]:
     # What moves bytes first: kernels without attach cookies tell only so many apart.
     hooks.sort(key=lambda hook: hook.shape is not Shape.PLAINTEXT)
     if config.keys:
+        from ecapture.kernel.keys import key_hooks  # noqa: PLC0415 - slow to import
+
         hooks += key_hooks([kind for probe in chosen for kind in probe.kinds])
     return hooks
 

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import identify
+from ecapture.binary.identify import identify
 
 # Where exported functions do nothing but call an internal one, only that is probed.
 WRITING = ("ssl_write_internal", "ssl_write_internal+flags", "SSL_write")

@@ -19,7 +19,7 @@ from servers import free_port, listens, make_certificate, running, trusting
 from toolchains import MODES, NEWEST, OLDEST, RELEASES, esbuild, gopeer
 
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import identify
+from ecapture.binary.identify import identify
 
 pytestmark = CAPTURES
 BOTH = pytest.mark.parametrize("release", [OLDEST, NEWEST])

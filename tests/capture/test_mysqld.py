@@ -27,7 +27,7 @@ from harness import CAPTURES, DEADLINE, run_ecapture, wait_until
 from mysql_servers import Server
 
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import identify
+from ecapture.binary.identify import identify
 from ecapture.config import CaptureConfig, Limits, Scope
 from ecapture.events import ProcessExit, Statement
 

@@ -12,7 +12,8 @@ from packages import fetch
 
 from ecapture.binary.calls.locate import complete
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import NAMELESS, Library, identify
+from ecapture.binary.identify import identify
+from ecapture.binary.library import NAMELESS, Library
 
 # Functions with the same arguments and the same code in them: either name is right.
 ALIKE = {

@@ -11,7 +11,7 @@ import pytest
 from packages import fetch
 
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import identify
+from ecapture.binary.identify import identify
 from ecapture.binary.secrets.operations import AAPCS64, AMD64
 from ecapture.binary.secrets.rustls import locate_rustls
 from ecapture.binary.secrets.sites import NotLocated, Proof

@@ -21,11 +21,12 @@ from typing import Final
 
 import msgspec
 
-from ecapture._wire import CHAIN, SERVER_ROW, WALK, Dispatch
+from ecapture._wire import Dispatch
 from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.binary.secrets.evaluate import Evaluator, Pointer, Scalar, Trace, Value
 from ecapture.binary.secrets.functions import Functions, is_stub
 from ecapture.binary.secrets.image import Image
+from ecapture.binary.server import FIELDS, Server, Walk
 from ecapture.errors import NotExecutable
 
 ANCHORS: Final = ("thd_get_thread_id", "thd_test_options", "thd_tx_isolation")
@@ -79,43 +80,6 @@ _NAME_PARTS: Final = (
 )
 _NUL_ENDED, _COUNTED, _HALF, _WHOLE = 0, 8, 4, 8
 _FURTHEST: Final = 1 << 16
-
-
-class Walk(msgspec.Struct, frozen=True):
-    """Where a value stands in a session's object: load a pointer at each offset but the last.
-
-    ``size`` is that of a number in bytes; of a text 0 if it ends with a NUL, 8 if its length
-    follows the pointer.
-    """
-
-    offsets: tuple[int, ...]
-    size: int
-
-    def pack(self) -> bytes:
-        """The walk as the kernel programs read it (struct ec_walk)."""
-        offsets = (*self.offsets, 0, 0, 0, 0)[:4]
-        return WALK.pack(CHAIN.pack(*offsets, len(self.offsets)), self.size)
-
-
-class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server's build shows of its sessions.
-
-    ``dispatch`` is how it hands commands over; ``walks`` leads to fields by name; ``absent`` says
-    of each other field why it cannot be shown.
-    """
-
-    dispatch: int
-    walks: dict[str, Walk] = {}
-    absent: dict[str, str] = {}
-
-    def pack(self) -> bytes:
-        """The row that the kernel programs read (struct ec_server_row)."""
-        nothing = bytes(WALK.size)
-        walks = [self.walks[n].pack() if n in self.walks else nothing for n in FIELDS]
-        return SERVER_ROW.pack(*walks, self.dispatch)
-
-
-FIELDS: Final = ("connection", "user", "host", "address", "database", "executed", "rows")
 
 
 class Located(msgspec.Struct, frozen=True):

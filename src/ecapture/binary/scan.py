@@ -22,7 +22,7 @@ import msgspec
 
 from ecapture.binary.cache import Cache
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import Library, identify
+from ecapture.binary.library import Library
 from ecapture.binary.loader import loader_cache
 from ecapture.binary.process import MappedFile, all_pids, mapped_files
 from ecapture.errors import NotExecutable, PermissionMissing, TargetError, TargetNotFound
@@ -206,6 +206,8 @@ def _look(
         known, library = cache.lookup(status)
         if known:
             return status, library
+    from ecapture.binary.identify import identify  # noqa: PLC0415 - much code, seldom needed
+
     with ElfFile(path) as elf:
         _insist(path, elf.status, wanted)
         try:

@@ -45,11 +45,6 @@ _ETHERNET: Final = 1
 _FIXED: Final = ("--capture", "--extcap-interface", INTERFACE)
 
 
-def is_asked(arguments: Sequence[str]) -> bool:
-    """Whether these are the arguments of Wireshark, rather than of a person."""
-    return any(word.startswith("--extcap-") for word in arguments)
-
-
 def capture_words(arguments: Sequence[str]) -> list[str] | None:
     """Answers Wireshark; or returns the arguments with which to capture to standard output.
 

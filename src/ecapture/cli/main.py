@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import click
 
-from ecapture.cli import extcap
 from ecapture.cli.console import complain
 from ecapture.errors import ECaptureError
 
@@ -181,7 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         at = given.index("--")
         own, command = given[:at], given[at + 1 :]
     try:
-        if extcap.is_asked(own):
+        if any(word.startswith("--extcap-") for word in own):  # Wireshark, not a person
+            from ecapture.cli import extcap  # noqa: PLC0415 - slow to import, seldom wanted
+
             chosen = extcap.capture_words(own)
             if chosen is None:
                 sys.exit(0)

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from ecapture.binary.cache import Cache
-from ecapture.binary.calls.locate import CallsCache, Completion
+from ecapture.binary.calls.completion import CallsCache, Completion
 from ecapture.binary.library import KEYS_ONLY, Library
 from ecapture.binary.process import Process, processes
 from ecapture.binary.scan import Found, Skipped, pinned, scan

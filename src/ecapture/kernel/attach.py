@@ -18,7 +18,6 @@ import errno
 import logging
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -186,6 +185,8 @@ class Programs:
         if self._types:
             yield None
             return
+        import tempfile  # noqa: PLC0415 - slow to import, needed on few kernels
+
         with tempfile.NamedTemporaryFile(prefix="ecapture-", suffix=".btf") as file:
             file.write(_EMPTY_BTF)
             file.flush()

@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import platform
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
@@ -22,7 +23,13 @@ import msgspec
 from ecapture.kernel import _native, _network
 
 BTF = Path("/sys/kernel/btf/vmlinux")
-_BTF_BLOCK = 1 << 18
+_TYPED = {
+    "tp_btf:sock_send_length": b"btf_trace_sock_send_length",
+    "tp_btf:sched_process_exit": b"btf_trace_sched_process_exit",
+    "sock_from_file": b"BPF_FUNC_sock_from_file",
+}
+# struct btf_header of linux/btf.h: where hdr_len and str_off stand, and its size
+_BTF_HEADER, _BTF_STRINGS, _BTF_SIZE = slice(4, 8), slice(16, 20), 24
 _PMU = Path("/sys/bus/event_source/devices")
 _KPROBE_PROGRAM = 2  # BPF_PROG_TYPE_KPROBE
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
@@ -137,27 +144,38 @@ def _btf() -> tuple[Answer, str]:
     return Answer.NO, f"{BTF} is not there"
 
 
-def _btf_names(text: bytes) -> bool:
-    # Block by block: some megabytes that would stay with us for one answer.
-    rest = b""
+def _number(content: bytes) -> int:
+    return int.from_bytes(content, sys.byteorder)
+
+
+@cache
+def _typed_names() -> frozenset[bytes]:
+    # One pass over the strings for all that is ever asked, in blocks of what the kernel hands out
+    # at a time: it has some megabytes of them.
+    wanted = {b"\0" + name + b"\0" for name in _TYPED.values()}
+    longest = max(map(len, wanted))
+    found: set[bytes] = set()
+    block = bytearray(longest + mmap.PAGESIZE)
+    view = memoryview(block)
     try:
         with BTF.open("rb", buffering=0) as file:
-            while block := file.read(_BTF_BLOCK):
-                if text in rest + block:
-                    return True
-                rest = block[-len(text) :]
+            header = file.read(_BTF_SIZE)
+            file.seek(_number(header[_BTF_HEADER]) + _number(header[_BTF_STRINGS]))
+            while read := file.readinto(view[longest:]):
+                found.update(name for name in wanted if block.find(name, 0, longest + read) >= 0)
+                view[:longest] = bytes(view[read : longest + read])
     except OSError:
-        return False
-    return False
+        return frozenset()
+    return frozenset(name.strip(b"\0") for name in found)
 
 
 def _typed(name: str) -> Callable[[], tuple[Answer, str]]:
-    """Whether a name stands in the kernel's types: what needs types anyhow is asked so."""
+    """Whether its name stands in the kernel's types: what needs types anyhow is asked so."""
 
     def ask() -> tuple[Answer, str]:
         if not feature("btf"):
             return Answer.NO, "no type information (BTF)"
-        if _btf_names(b"\0" + name.encode() + b"\0"):
+        if _TYPED[name] in _typed_names():
             return Answer.YES, ""
         return Answer.NO, "the kernel's types do not name it"
 
@@ -247,13 +265,13 @@ _ASKED: dict[str, tuple[Callable[[], tuple[Answer, str]], str, str, str]] = {
         "a kernel with CONFIG_DEBUG_INFO_BTF",
     ),
     "tp_btf:sock_send_length": (
-        _typed("btf_trace_sock_send_length"),
+        _typed("tp_btf:sock_send_length"),
         "6.3",
         "addresses of sockets the library was not told of come from kprobes; memory BIOs have none",
         "a newer kernel",
     ),
     "tp_btf:sched_process_exit": (
-        _typed("btf_trace_sched_process_exit"),
+        _typed("tp_btf:sched_process_exit"),
         "5.5",
         "ended processes are noticed late",
         "a kernel with CONFIG_DEBUG_INFO_BTF",
@@ -271,7 +289,7 @@ _ASKED: dict[str, tuple[Callable[[], tuple[Answer, str]], str, str, str]] = {
         "a newer kernel",
     ),
     "sock_from_file": (
-        _typed("BPF_FUNC_sock_from_file"),
+        _typed("sock_from_file"),
         "5.11 with CONFIG_DEBUG_INFO_BTF",
         "packets of sockets that are older than the capture tell their process late or never",
         "a newer kernel",

@@ -22,8 +22,6 @@ import threading
 from collections.abc import Collection
 
 from ecapture._wire import (
-    CHAIN,
-    PARAMETER_ROW,
     SECRET_ROW,
     SECRET_ROWS,
     SECRET_SLOTS,
@@ -34,12 +32,12 @@ from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import Library
 from ecapture.binary.nss import VALUE_SETTER
 from ecapture.binary.secrets.locate import locate
-from ecapture.binary.secrets.negotiated import negotiated
 from ecapture.binary.secrets.remembered import Located, SitesCache
-from ecapture.binary.secrets.sites import Chain, SecretSites, Site
 from ecapture.binary.secrets.sites import Library as Owner
+from ecapture.binary.secrets.sites import SecretSites, Site
 from ecapture.kernel.attach import Place, Programs
 from ecapture.kernel.feature import feature
+from ecapture.kernel.parameters import packed_chain
 from ecapture.kernel.told import KINDS, TOLD, TellingKeys, label_places
 from ecapture.plan import Hook
 
@@ -250,7 +248,7 @@ def secret_row(sites: SecretSites, *, old: bool = False) -> bytes:
     places, numbers = label_places(sites.labels)
     return SECRET_ROW.pack(
         *(
-            _chain(chains.get(name))
+            packed_chain(chains.get(name))
             for name in (
                 "client_random",
                 "master_key",
@@ -266,19 +264,3 @@ def secret_row(sites: SecretSites, *, old: bool = False) -> bytes:
         places,
         numbers,
     )
-
-
-def parameter_row(elf: ElfFile) -> bytes:
-    """Where a library keeps version and cipher (struct ec_parameter_row); zeros: not known.
-
-    Raises NotExecutable if the file contradicts itself.
-    """
-    found = negotiated(elf)
-    return PARAMETER_ROW.pack(*(_chain(chain) for chain in found))
-
-
-def _chain(chain: Chain | None) -> bytes:
-    if chain is None or not 0 < len(chain.offsets) <= _LONGEST_CHAIN:
-        return bytes(CHAIN.size)
-    offsets = (*chain.offsets, 0, 0, 0)[:_LONGEST_CHAIN]
-    return CHAIN.pack(*offsets, len(chain.offsets))

@@ -16,8 +16,6 @@ import msgspec
 from ecapture.errors import UsageError
 from ecapture.sinks.file import open_output
 from ecapture.sinks.rotation import Closing, RotatingFile, Rotation
-from ecapture.sinks.tcp import tcp_sink
-from ecapture.sinks.websocket import websocket_sink
 from ecapture.sinks.writer import Writer
 
 STDOUT: Final = "-"
@@ -131,8 +129,12 @@ def open_sink(
     ``text`` says that pieces are text, where that matters.
     """
     if isinstance(destination, TcpDestination):
+        from ecapture.sinks.tcp import tcp_sink  # noqa: PLC0415 - slow to import
+
         return tcp_sink(destination.host, destination.port, opening=opening)
     if isinstance(destination, WebSocketDestination):
+        from ecapture.sinks.websocket import websocket_sink  # noqa: PLC0415 - slow to import
+
         return websocket_sink(destination.url, text=text, opening=opening)
     if isinstance(destination, Stdout):
         return _Opened(Writer(1, "standard output", owned=False), opening)

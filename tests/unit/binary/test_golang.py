@@ -15,7 +15,7 @@ import pytest
 from ecapture.binary import golang
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.golang import GoCode
-from ecapture.binary.library import identify
+from ecapture.binary.identify import identify
 from ecapture.errors import NotExecutable, TargetError
 
 LAYOUTS = {"1.2": 0xFFFFFFFB, "1.16": 0xFFFFFFFA, "1.18": 0xFFFFFFF0, "1.20": 0xFFFFFFF1}

@@ -14,8 +14,10 @@ import pytest
 
 from ecapture._wire import CHAIN, SERVER_ROW, SERVER_ROW_FIELDS, WALK, Dispatch
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import Library, identify, identify_server
-from ecapture.binary.mysqld import Walk, locate
+from ecapture.binary.identify import identify, identify_server
+from ecapture.binary.library import Library
+from ecapture.binary.mysqld import locate
+from ecapture.binary.server import Walk
 from ecapture.errors import NotExecutable, SymbolNotFound
 
 NAMED = "#define NAMED(X) __asm__(X)\n#define KEEP __attribute__((noinline, noipa))\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import identify
+from ecapture.binary.identify import identify
 from ecapture.binary.nss import VALUE_SETTER, Found, tls_layer, value_setter
 
 LAYER = r"""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import identify
+from ecapture.binary.identify import identify
 from ecapture.binary.shells import MARKERS, NAMELESS, NAMES
 
 BASH = Path("/bin/bash").resolve()

@@ -30,12 +30,6 @@ def asked(capsys, *words):
     return lines
 
 
-def test_wireshark_calls_as_no_person_does():
-    assert extcap.is_asked(["--extcap-interfaces", "--extcap-version=4.4"])
-    assert not extcap.is_asked(["tls", "-w", "-"])
-    assert not extcap.is_asked([])
-
-
 def test_there_is_one_interface(capsys):
     lines = asked(capsys, "--extcap-interfaces", "--extcap-version=4.0")
     assert [line.split()[0] for line in lines] == ["extcap", "interface"]

@@ -10,7 +10,7 @@ import pytest
 
 from ecapture._wire import CHAIN, SECRET_ROW, SECRET_ROW_FIELDS, Label, Shape
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import identify
+from ecapture.binary.identify import identify
 from ecapture.binary.secrets.remembered import Located, SitesCache
 from ecapture.binary.secrets.sites import Chain, How, Library, Proof, SecretSites, Site
 from ecapture.kernel import keys as module

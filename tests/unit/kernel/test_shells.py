@@ -8,7 +8,8 @@ import pytest
 
 from ecapture._wire import SECRET_SLOTS, SHELL_ROW, SHELL_ROW_FIELDS, SHELL_ROWS, Shape
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import Library, identify
+from ecapture.binary.identify import identify
+from ecapture.binary.library import Library
 from ecapture.errors import AttachRefused
 from ecapture.kernel.feature import feature
 from ecapture.kernel.shells import SHAPES, Shells, shell_row

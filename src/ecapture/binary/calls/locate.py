@@ -8,18 +8,15 @@ that agreed. Reading and writing must both be found, else the file stays invisib
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from ecapture.binary.cache import Remembered, identity
 from ecapture.binary.calls import boringssl, openssl
 from ecapture.binary.calls.reports import Code
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import NAMELESS, RULES, Kind, Library
+from ecapture.binary.library import NAMELESS, Kind, Library
 from ecapture.binary.secrets.functions import is_stub
 from ecapture.binary.secrets.image import Image
 
@@ -31,60 +28,6 @@ _RULES: Final[dict[Kind, tuple[str, Callable[[Code], openssl.Recognised]]]] = {
 }
 _MACHINES: Final = ("x86_64", "aarch64")
 _QUICK_BYTES: Final = 16 << 20
-
-
-class CallsCache(Remembered[Library]):
-    """Completed judgements, by file."""
-
-    file_name = "calls.json"
-    rules = 100 * RULES + 2
-    judgement = Library
-
-
-class Completion:
-    """Completes judgements, once for each file. Thread-safe; ``save`` keeps them for later runs."""
-
-    def __init__(self, cache: CallsCache) -> None:
-        self._cache = cache
-        self._lock = threading.Lock()
-
-    def quick(self, status: os.stat_result, library: Library) -> bool:
-        """Whether ``of`` will answer in some hundredths of a second."""
-        if not is_open(library):
-            return True
-        with self._lock:
-            return status.st_size <= _QUICK_BYTES or self._cache.lookup(status)[0]
-
-    def of(self, path: str, library: Library) -> Library:
-        """The judgement about the file that ``path`` leads to, completed if it was open.
-
-        Raises:
-            NotExecutable: the file contradicts itself.
-            TargetNotFound: it is gone.
-            PermissionMissing: it may not be read.
-        """
-        if not is_open(library):
-            return library
-        with ElfFile(path) as elf:
-            with self._lock:
-                _known, found = self._cache.lookup(elf.status)
-            if found is None:
-                found = complete(elf, library)
-                after = os.fstat(elf.fileno())
-                if identity(after) == identity(elf.status):
-                    with self._lock:
-                        self._cache.remember(after, found)
-        return found
-
-    def save(self) -> None:
-        """Keep what was learned for later runs."""
-        with self._lock:
-            self._cache.save()
-
-
-def is_open(library: Library) -> bool:
-    """Tell whether a judgement can be completed by reading the file's code."""
-    return library.reason == NAMELESS and library.kind in _RULES and library.machine in _MACHINES
 
 
 def complete(elf: ElfFile, library: Library) -> Library:

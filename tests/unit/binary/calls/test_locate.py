@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import os
 import random
 
 import msgspec
 import pytest
 
-from ecapture.binary.calls.locate import CallsCache, Completion, complete, is_open
+from ecapture.binary.calls.completion import is_open
+from ecapture.binary.calls.locate import complete
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import NAMELESS, Library
 from ecapture.errors import NotExecutable
@@ -25,13 +25,6 @@ OPEN = Library(
 def completed(library, judgement=OPEN):
     with ElfFile(library.path) as elf:
         return complete(elf, judgement)
-
-
-def test_only_what_might_be_found_is_looked_for():
-    assert is_open(OPEN)
-    assert not is_open(msgspec.structs.replace(OPEN, reason="made for another machine"))
-    assert not is_open(msgspec.structs.replace(OPEN, kind="gnutls"))
-    assert not is_open(msgspec.structs.replace(OPEN, machine="riscv64"))
 
 
 @pytest.mark.parametrize(
@@ -81,26 +74,3 @@ def test_damaged_files_end_in_a_judgement_or_are_refused(nameless, tmp_path):
         except NotExecutable:
             continue
         assert all(0 < at < len(content) for at in found.functions.values())
-
-
-def test_a_judgement_is_remembered(nameless, tmp_path, monkeypatch):
-    library = nameless("named")
-    os.utime(library.path)
-    status = library.path.stat()
-    monkeypatch.setattr("time.time_ns", lambda: status.st_ctime_ns + 10_000_000_000)
-    first = Completion(CallsCache(tmp_path / "cache"))
-    found = first.of(str(library.path), OPEN)
-    first.save()
-    second = Completion(CallsCache(tmp_path / "cache"))
-    monkeypatch.setattr("ecapture.binary.calls.locate.complete", None)
-    assert second.of(str(library.path), OPEN) == found
-    assert second.quick(library.path.stat(), OPEN)
-
-
-def test_large_files_wait_unless_they_are_known(tmp_path):
-    with (tmp_path / "large").open("wb") as file:
-        file.truncate(1 << 30)
-        status = os.fstat(file.fileno())
-    completion = Completion(CallsCache(None))
-    assert not completion.quick(status, OPEN)
-    assert completion.quick(status, msgspec.structs.replace(OPEN, visible=True, reason=""))
