@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from ecapture.version import VERSION
-
 CHECKOUT = Path(__file__).parents[2]
 PACKAGE = CHECKOUT / "src" / "ecapture"
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
@@ -163,11 +161,3 @@ def test_only_the_package_kernel_touches_the_native_layer():
         for module in MODULES
         if "_native" in (PACKAGE / module).read_text() and module.parent == Path()
     } == {"discovery.py"}
-
-
-def test_the_version_is_the_same_everywhere():
-    built = re.search(r"version: '([^']+)'", (CHECKOUT / "meson.build").read_text())
-    packaged = re.search(
-        r'^version = "([^"]+)"', (CHECKOUT / "pyproject.toml").read_text(), re.MULTILINE
-    )
-    assert built[1] == packaged[1] == VERSION
