@@ -7,6 +7,8 @@ its build id: anybody can give a file the build id of the system's libssl, and o
 such a forgery would put probes into the middle of instructions of every program on the host. The
 time of change cannot be set from user space (inode(7)), so a changed file is another file.
 
+A judgement is as good as the code that made it: those of other code are forgotten.
+
 Invariants: the cache is advice, so no error of it leaves this module; it is never read from or
 written to a place that another user controls, nor through a symbolic link.
 """
@@ -14,18 +16,20 @@ written to a place that another user controls, nor through a symbolic link.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import pwd
 import stat
 import time
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
-from ecapture.binary.library import RULES, Library
+from ecapture.binary.library import Library
 
 _SCHEMA = 1
 _MAX_FILE = 16 << 20
@@ -52,8 +56,6 @@ class Remembered(Generic[Judgement]):
     """
 
     file_name: ClassVar[str]
-    rules: ClassVar[int]
-    """Grows when the same file would be judged differently, which makes older judgements void."""
     judgement: ClassVar[Any]
     """The type of a judgement, which msgspec must be able to encode."""
 
@@ -118,7 +120,7 @@ class Remembered(Generic[Judgement]):
             self._known = self._load()
         older = {key: value for key, value in self._known.items() if key not in self._used}
         newest = list((older | self._used).items())[-_MAX_ENTRIES:]
-        content = msgspec.json.encode(_Stored(_SCHEMA, self.rules, dict(newest)))
+        content = msgspec.json.encode(_Stored(_SCHEMA, rules(), dict(newest)))
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _own_folder(self.folder) as folder:
@@ -142,7 +144,7 @@ class Remembered(Generic[Judgement]):
         except (OSError, ValueError, RecursionError) as cause:  # msgspec's errors are ValueErrors
             log.info("cache ignored folder=%s cause=%s", self.folder, cause)
             return {}
-        if (stored.schema, stored.rules) != (_SCHEMA, self.rules):
+        if (stored.schema, stored.rules) != (_SCHEMA, rules()):
             return {}
         return stored.libraries
 
@@ -151,8 +153,19 @@ class Cache(Remembered["Library | None"]):
     """Which TLS implementation files contain."""
 
     file_name = "binaries.json"
-    rules = RULES
     judgement = Library | None
+
+
+@functools.cache
+def rules() -> int:
+    """A number that is another one whenever the code that judges files was installed anew."""
+    told = []
+    for folder, _folders, files in os.walk(Path(__file__).parent):
+        for name in files:
+            if name.endswith(".py"):
+                found = os.stat(f"{folder}/{name}")  # noqa: PTH116 - of dozens, at every start
+                told.append(f"{name} {found.st_size} {found.st_mtime_ns}")
+    return zlib.crc32("\n".join(sorted(told)).encode())
 
 
 def identity(status: os.stat_result) -> str:

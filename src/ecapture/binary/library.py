@@ -46,9 +46,6 @@ NAMELESS = "linked statically and stripped: its functions have no names"
 Linkage = Literal["shared", "executable", "static-hidden"]
 How = Literal["dynsym", "symtab", "gopclntab", "label", "fingerprint", "content"]
 
-RULES = 14
-"""Grows when the same file would be judged differently, which makes older judgements void."""
-
 
 class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A TLS implementation, or a shell, found in a file.

@@ -23,7 +23,6 @@ class Parameters(Remembered[bytes]):
     """Rows (struct ec_parameter_row), by file."""
 
     file_name = "parameters.json"
-    rules = 1
     judgement = bytes
 
     def row(self, elf: ElfFile) -> bytes:

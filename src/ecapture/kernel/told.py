@@ -63,7 +63,6 @@ class TellingCache(Remembered[LocatedTelling]):
     """Where secrets are told, by file."""
 
     file_name = "telling.json"
-    rules = 1
     judgement = LocatedTelling
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from ecapture.binary import cache as module
-from ecapture.binary.cache import Cache
+from ecapture.binary.cache import Cache, rules
 from ecapture.binary.library import Library
 
 LIBRARY = Library(
@@ -98,6 +98,19 @@ def test_forgets_what_older_rules_said(folder: Path, field: str) -> None:
     stored[field] -= 1
     file.write_bytes(msgspec.json.encode(stored))
     assert Cache(folder).lookup(SETTLED) == (False, None)
+
+
+def test_forgets_what_other_code_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cache(folder) as cache:
+        cache.remember(SETTLED, LIBRARY)
+    other = folder.parent / "cache.py"
+    other.write_text("another way to judge")
+    rules.cache_clear()
+    monkeypatch.setattr("ecapture.binary.cache.__file__", str(other))
+    try:
+        assert Cache(folder).lookup(SETTLED) == (False, None)
+    finally:
+        rules.cache_clear()
 
 
 def test_never_follows_a_link(folder: Path, tmp_path: Path) -> None:

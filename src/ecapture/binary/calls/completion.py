@@ -9,7 +9,7 @@ from typing import Final
 
 from ecapture.binary.cache import Remembered, identity
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import NAMELESS, RULES, Library
+from ecapture.binary.library import NAMELESS, Library
 
 _KINDS: Final = ("openssl", "boringssl")
 _MACHINES: Final = ("x86_64", "aarch64")
@@ -20,7 +20,6 @@ class CallsCache(Remembered[Library]):
     """Completed judgements, by file."""
 
     file_name = "calls.json"
-    rules = 100 * RULES + 2
     judgement = Library
 
 

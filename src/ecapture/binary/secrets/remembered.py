@@ -31,5 +31,4 @@ class SitesCache(Remembered[Located]):
     """Where secrets pass by, by file."""
 
     file_name = "secrets.json"
-    rules = 2
     judgement = Located
