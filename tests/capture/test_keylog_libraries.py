@@ -25,6 +25,7 @@ LIBRARIES = {
     "openssl-3.3.1": ("psycopg_binary.libs/libssl-*", ("1.2", "1.3")),
     "openssl-3.4.1": ("pycurl.libs/libssl-*", ("1.2", "1.3")),
     "openssl-3.5.4": ("psycopg2_binary.libs/libssl-*", ("1.2", "1.3")),
+    "openssl-3.6.5": ("pycurl.libs/libssl-*", ("1.2", "1.3")),
 }
 SPOKEN = [(key, version) for key, (_, versions) in LIBRARIES.items() for version in versions]
 

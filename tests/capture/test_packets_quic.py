@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP/3: tshark, given nothing but our file, has every request and every answer.
 
-Of each pair of programs one is seen by probes (OpenSSL's own QUIC, or BoringSSL in curl) and writes
-no key log; the other, unless it is OpenSSL, too, is aioquic, which writes one and is not seen.
+Of each pair of programs one is seen by probes (OpenSSL with its own QUIC, or curl) and writes no
+key log; the other, unless it is OpenSSL, too, is aioquic, which writes one and is not seen.
 Wireshark 4.0 does not decode the headers of requests: the answers repeat their paths.
 """
 
@@ -102,15 +102,27 @@ def check_keys(ours, peers):
     assert sorted(without) == sorted(read_keys(peers))
 
 
-def test_curl_with_boringssl(certificate, tmp_path_factory, tmp_path):
-    """curl_cffi asks, aioquic answers."""
+@pytest.mark.parametrize(
+    "key, libcurl, libssl",
+    [
+        ("boringssl-curl_cffi", "curl_cffi/_wrapper*.so", "curl_cffi/_wrapper*.so"),
+        ("openssl-3.6.5", "pycurl.libs/libcurl-*", "pycurl.libs/libssl-*"),
+    ],
+    ids=["BoringSSL", "ngtcp2 with OpenSSL"],
+)
+def test_curl(key, libcurl, libssl, certificate, tmp_path_factory, tmp_path):
+    """The libcurl of curl_cffi, or of pycurl, asks, aioquic answers."""
     peers, keys = tmp_path / "server.log", tmp_path / "ours.log"
-    wheel = unpacked("boringssl-curl_cffi", tmp_path_factory.mktemp("wheels"))
-    [library] = wheel.glob("curl_cffi/_wrapper*.so")
-    with aioquic(certificate, peers) as port, Obeying("libcurl_client.py", library) as client:
+    wheel = unpacked(key, tmp_path_factory.mktemp("wheels"))
+    [library], [tls] = wheel.glob(libcurl), wheel.glob(libssl)
+    paths = {"LD_LIBRARY_PATH": tls.parent}
+    with (
+        aioquic(certificate, peers) as port,
+        Obeying("libcurl_client.py", library, **paths) as client,
+    ):
         options = ("-d", "-k", keys, "--pid", client.process.pid)
         with Packets(tmp_path, *options, port=port) as captured:
-            captured.errors.wait_for(lambda line: f"attached keys={library}" in line, "the library")
+            captured.errors.wait_for(lambda line: f"attached keys={tls}" in line, "the library")
             for number in range(COUNT):
                 assert client.do(f"get https://127.0.0.1:{port}/number-{number} h3") == "200"
             captured.finish()

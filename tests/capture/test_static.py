@@ -296,6 +296,7 @@ def test_filters_of_bios_are_seen_once(capture, certificate):
         ("openssl-1.1.1b", "psycopg2/.libs/libssl-*"),
         ("openssl-3.4.1", "pycurl.libs/libssl-*"),
         ("openssl-3.5.4", "psycopg2_binary.libs/libssl-*"),
+        ("openssl-3.6.5", "pycurl.libs/libssl-*"),
     ],
 )
 def test_libraries_of_wheels(key, pattern, capture, certificate, wheels):

@@ -56,7 +56,7 @@ RUST, RUST_ARM64 = "manylinux_2_17_x86_64", "manylinux_2_17_aarch64"
 PACKAGES: dict[str, Package] = {
     package.key: package
     for package in (
-        # OpenSSL, shared, from 1.0.2 to 3.5
+        # OpenSSL, shared, from 1.0.2 to 3.6
         _wheel(
             "openssl-1.0.2q", "psycopg2-binary", "2.7.7", "*/libssl-*", "cp37m", "manylinux1_x86_64"
         ),
@@ -67,6 +67,8 @@ PACKAGES: dict[str, Package] = {
         _wheel("openssl-3.5.4", "psycopg2-binary", "2.9.11", "*/libssl-*", "cp311"),
         _wheel("openssl-3.3.1", "psycopg-binary", "3.2.1", "*/libssl-*", "cp311"),
         _wheel("openssl-3.4.1", "pycurl", "7.45.6", "*/libssl-*", "cp311", "manylinux_2_28_x86_64"),
+        # with libcurl and ngtcp2, whose QUIC has the library's TLS only
+        _wheel("openssl-3.6.5", "pycurl", "7.49.0", "*/libssl-*", "cp311", "manylinux_2_28_x86_64"),
         # OpenSSL, linked statically into an extension module
         _wheel(
             "openssl-1.1.0g-static",

@@ -36,6 +36,7 @@ FOUND = {
     "openssl-3.3.1": ("label", FLAGS),
     "openssl-3.4.1": ("label", FLAGS),
     "openssl-3.5.4": ("label", FLAGS),
+    "openssl-3.6.5": ("label", FLAGS),
     "openssl-4.0.3-static": ("label", FLAGS),
     "musl-openssl-3.5.4": ("label", FLAGS),
     "node-18": ("label", BUILT_IN | INNER),

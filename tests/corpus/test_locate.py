@@ -92,6 +92,7 @@ TRUTHS = {
     "openssl-3.3.1": OPENSSL_3_2,
     "openssl-3.4.1": OPENSSL_3_4_1,
     "openssl-3.5.4": OPENSSL_3_5,
+    "openssl-3.6.5": OPENSSL_3_5,
     "openssl-4.0.3-static": OPENSSL_3_5,
     # One data model, one layout: what was measured on x86_64 holds on aarch64.
     "arm64-openssl-1.1.0l": OPENSSL_1_1_0,

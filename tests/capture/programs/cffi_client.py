@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TLS client over the OpenSSL inside an old module of cryptography: ``cffi_client.py FILE``.
+"""A TLS client over the OpenSSL inside a module of cryptography: ``cffi_client.py FILE``.
 
 Told what to do line by line: ``connect PORT`` and ``resume PORT`` (with the session of the last
 connection) shake hands and answer with the version, ``say`` writes a line and answers with what
-came back, ``close`` ends the connection. The module's Python around it is of another age, so its
-bindings are used as they are.
+came back, ``close`` ends the connection. The Python around an older module is of another age, so
+its bindings are used as they are.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from __future__ import annotations
 import importlib.util
 import socket
 import sys
+from pathlib import Path
 
-found = importlib.util.spec_from_file_location("_openssl", sys.argv[1])
+name = Path(sys.argv[1]).name.partition(".")[0]
+found = importlib.util.spec_from_file_location(name, sys.argv[1])
 module = importlib.util.module_from_spec(found)
 found.loader.exec_module(module)
-lib, ffi = module.lib, module.ffi
-lib.SSL_library_init()
-context = lib.SSL_CTX_new(lib.SSLv23_client_method())
+bindings = getattr(module, "_openssl", module)  # in newer ones they are a part of the module
+lib, ffi = bindings.lib, bindings.ffi
+if hasattr(lib, "SSL_library_init"):
+    lib.SSL_library_init()
+method = "TLS_client_method" if hasattr(lib, "TLS_client_method") else "SSLv23_client_method"
+context = lib.SSL_CTX_new(getattr(lib, method)())
 session = ffi.NULL
 
 
