@@ -51,11 +51,12 @@ def open_destinations(
     return found
 
 
-def open_writer(destination: str, *, append: bool = False) -> Writer:
-    """A writer for a path, or for standard output if it is "-"."""
+def open_writer(destination: str, *, append: bool = False, option: str = "-w") -> Writer:
+    """A writer for a path, or for standard output if it is "-"; ``option`` named it."""
     if destination == STDOUT:
         return Writer(1, "standard output", owned=False)
-    return Writer(open_output(destination, append=append), destination, owned=True)
+    fd = open_output(destination, append=append, option=option)
+    return Writer(fd, destination, owned=True, option=option)
 
 
 def no_session(_pid: int) -> SessionFacts:
@@ -97,12 +98,13 @@ class FormatOutput:
         self._one_by_one = isinstance(destination, WebSocketDestination)
         self._writer: Sink
         if isinstance(destination, str):
-            self._writer = open_writer(destination, append=append)
+            self._writer = open_writer(destination, append=append, option="-k" if append else "-w")
         else:
             self._writer = open_sink(destination, text=True)
 
     def opening(self, _metadata: Metadata) -> None:
         """Formats have no beginning."""
+        self._writer.begin()
 
     def records(self, batch: bytes) -> None:
         """Formats are made of events; an empty batch says that time has passed."""
@@ -129,7 +131,7 @@ class HarOutput:
         from ecapture.formats.har import HarFormat  # noqa: PLC0415 - only where it is used
 
         if isinstance(destination, FileDestination) and destination.rotate is None:
-            self._writer = open_writer(destination.path)
+            self._writer = open_writer(destination.path, option=destination.option)
         elif isinstance(destination, Stdout):
             self._writer = open_writer(STDOUT)
         else:
@@ -193,6 +195,7 @@ class PacketOutput:
 
     def opening(self, _metadata: Metadata) -> None:
         """The beginning is written with the first packets."""
+        self._writer.begin()
 
     def records(self, batch: bytes) -> None:
         """An empty batch says that time has passed."""
@@ -234,6 +237,7 @@ class RecordOutput:
     def opening(self, metadata: Metadata) -> None:
         """Keep the metadata, which every file begins with."""
         self._metadata = metadata
+        self._writer.begin()
 
     def _beginning(self) -> bytes:
         self._described.clear()  # a file must be readable without those before it

@@ -162,11 +162,14 @@ def environment(changes: Mapping[str, str]) -> dict[str, str]:
 
 
 def run_ecapture(
-    *words: object, env: Mapping[str, str] = NOTHING, **how: object
+    *words: object,
+    env: Mapping[str, str] = NOTHING,
+    prefix: Sequence[object] = (),
+    **how: object,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs ecapture to its end; for runs that end by themselves."""
+    """Runs ecapture to its end, through the command ``prefix``; for runs that end by themselves."""
     return subprocess.run(
-        [ECAPTURE, *map(str, words)],
+        [*map(str, prefix), ECAPTURE, *map(str, words)],
         env=environment(env),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -26,10 +26,14 @@ class Stdout(msgspec.Struct, frozen=True):
 
 
 class FileDestination(msgspec.Struct, frozen=True):
-    """A file, emptied first; with ``rotate`` it is set aside first, and whenever that says."""
+    """A file, emptied first; with ``rotate`` it is set aside first, and whenever that says.
+
+    ``option`` named it: for messages.
+    """
 
     path: str
     rotate: Rotation | None = None
+    option: str = "-w"
 
 
 class TcpDestination(msgspec.Struct, frozen=True):
@@ -50,6 +54,9 @@ Destination = Stdout | FileDestination | TcpDestination | WebSocketDestination
 
 class Sink(Protocol):
     """Takes bytes and never looks inside. All methods may raise SinkError."""
+
+    def begin(self) -> None:
+        """What is to be written comes: the content of an earlier run gives way."""
 
     def write(self, *pieces: bytes) -> None:
         """Queues pieces. Where messages are sent, each piece is one."""
@@ -79,7 +86,7 @@ def parse(text: str, *, option: str = "-w", rotate: Rotation | None = None) -> D
     if text == STDOUT:
         found = Stdout()
     elif "://" not in text:
-        return FileDestination(text, rotate)
+        return FileDestination(text, rotate, option)
     else:
         found = _receiver(text, refuse)
     if rotate is not None:
@@ -140,8 +147,9 @@ def open_sink(
         return _Opened(Writer(1, "standard output", owned=False), opening)
     if destination.rotate is not None:
         return RotatingFile(destination.path, destination.rotate, opening=opening, closing=closing)
-    path = destination.path
-    return _Opened(Writer(open_output(path), path, owned=True), opening)
+    path, option = destination.path, destination.option
+    fd = open_output(path, option=option)
+    return _Opened(Writer(fd, path, owned=True, option=option), opening)
 
 
 class _Opened:
@@ -150,6 +158,9 @@ class _Opened:
     def __init__(self, writer: Writer, opening: Callable[[], bytes]) -> None:
         self._writer = writer
         self._opening: Callable[[], bytes] | None = opening
+
+    def begin(self) -> None:
+        self._writer.begin()
 
     def write(self, *pieces: bytes) -> None:
         opening, self._opening = self._opening, None

@@ -11,8 +11,11 @@ from ecapture.errors import SinkError
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 
 
-def open_output(path: str, *, append: bool = False) -> int:
-    """A descriptor to write to ``path``: created with mode 0600, else emptied (or appended to).
+def open_output(path: str, *, append: bool = False, option: str = "-w") -> int:
+    """A descriptor to write to ``path``, which is created with mode 0600 if it is not there.
+
+    What is in it stays: whoever writes empties it once there is something to put in its place, so
+    that a capture that cannot begin costs nobody an earlier one. ``option`` is for messages.
 
     Refused with SinkError: a symbolic link or an existing file that belongs to somebody else than
     us, root or the user who called sudo, because whoever planted it would choose what is
@@ -24,27 +27,24 @@ def open_output(path: str, *, append: bool = False) -> int:
     except FileNotFoundError:
         found = None
     except OSError as error:
-        raise _refused(path, error.strerror) from None
+        raise _refused(path, error.strerror, option) from None
     nofollow = os.O_NOFOLLOW
     if found is not None:
         if found.st_uid not in trusted:
             what = "symbolic link" if stat.S_ISLNK(found.st_mode) else "file"
-            raise _refused(path, f"is a {what} of another user (uid {found.st_uid})")
+            raise _refused(path, f"is a {what} of another user (uid {found.st_uid})", option)
         if stat.S_ISLNK(found.st_mode):
             nofollow = 0
         if stat.S_ISDIR(found.st_mode):
-            raise _refused(path, "is a directory")
-    # Emptied only once it is ours for certain: O_TRUNC would do it while opening.
+            raise _refused(path, "is a directory", option)
     try:
         fd = os.open(path, _FLAGS | nofollow | (os.O_APPEND if append else 0), 0o600)
     except OSError as error:
-        raise _refused(path, error.strerror) from None
+        raise _refused(path, error.strerror, option) from None
     opened = os.fstat(fd)
     if opened.st_uid not in trusted and stat.S_ISREG(opened.st_mode):
         os.close(fd)
-        raise _refused(path, f"is a file of another user (uid {opened.st_uid})")
-    if stat.S_ISREG(opened.st_mode) and not append:
-        os.ftruncate(fd, 0)
+        raise _refused(path, f"is a file of another user (uid {opened.st_uid})", option)
     return fd
 
 
@@ -53,5 +53,5 @@ def _trusted() -> set[int]:
     return {os.geteuid(), 0, int(caller) if caller.isdecimal() else 0}
 
 
-def _refused(path: str, cause: str | None) -> SinkError:
-    return SinkError(destination=path, cause=cause, hint="choose another file with -w FILE")
+def _refused(path: str, cause: str | None, option: str) -> SinkError:
+    return SinkError(destination=path, cause=cause, hint=f"choose another file with {option} FILE")

@@ -130,6 +130,9 @@ class Forwarder:
                     self._dropping = False
             self._changed.notify_all()
 
+    def begin(self) -> None:
+        """A connection has no earlier content."""
+
     def tick(self) -> None:
         """Nothing is due by time."""
 

@@ -79,9 +79,17 @@ class RotatingFile:
         self._queue_bytes = queue_bytes
         self._written = 0
         self._last = "", 0
-        if self._left_by_others():
-            self._set_aside()
+        self._left = self._left_by_others()
         self._writer: Writer | None = self._open()
+
+    def begin(self) -> None:
+        """Sets aside what an earlier run left. The first ``write`` does it, too."""
+        left, self._left = self._left, False
+        if left and self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            self._set_aside()
+            self._writer = self._open()
         self._prune()
 
     def write(self, *pieces: bytes) -> None:
@@ -89,6 +97,8 @@ class RotatingFile:
         size = sum(map(len, pieces))
         if not size:
             return
+        if self._left:
+            self.begin()
         limit = self._rotation.size
         if limit and self._written:
             end = self._closing.size() if self._closing is not None else 0
@@ -117,7 +127,7 @@ class RotatingFile:
         if writer is None:
             return
         try:
-            if not self._written:
+            if not self._written and not self._left:
                 writer.write(self._opening())
         finally:
             writer.close()

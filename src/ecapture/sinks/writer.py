@@ -37,13 +37,26 @@ class Closed(SinkError):  # noqa: N818 - not a failure
 
 
 class Writer:
-    """Writes to ``fd``; ``name`` is for messages. ``close`` closes the descriptor if ``owned``."""
+    """Writes to ``fd``; ``name`` and ``option`` are for messages. ``close`` closes it if ``owned``.
 
-    def __init__(self, fd: int, name: str, *, owned: bool, queue_bytes: int = QUEUE_BYTES) -> None:
+    A regular file that is owned and not appended to is emptied by ``begin``.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        name: str,
+        *,
+        owned: bool,
+        queue_bytes: int = QUEUE_BYTES,
+        option: str = "-w",
+    ) -> None:
         self._fd = fd
         self._name = name
         self._owned = owned
         self._limit = queue_bytes
+        self._option = option
+        self._begun = False
         self._queue: deque[tuple[list[bytes], int, int]] = deque()
         self._queued = 0
         self._ending = False
@@ -61,6 +74,15 @@ class Writer:
         """Whether what was written can be overwritten: ``write`` with ``back``."""
         return self._file is not None
 
+    def begin(self) -> None:
+        """Empties the file from where it stood: what was there gives way now.
+
+        The first ``write`` does it, too.
+        """
+        if self._file is not None and not self._begun:
+            os.ftruncate(self._fd, os.lseek(self._fd, 0, os.SEEK_CUR))
+        self._begun = True
+
     def write(self, *pieces: bytes, back: int = 0) -> None:
         """Queues bytes; waits while the queue is full. Raises SinkError once a write has failed.
 
@@ -69,6 +91,8 @@ class Writer:
         size = sum(map(len, pieces))
         if not size:
             return
+        if not self._begun:
+            self.begin()
         join = back or size < _JOIN_BELOW * len(pieces)
         joined = [b"".join(pieces)] if join else list(pieces)
         with self._changed:
@@ -109,7 +133,7 @@ class Writer:
         raise SinkError(
             destination=self._name,
             cause=error.strerror or str(error),
-            hint="free some space, or write elsewhere with -w FILE",
+            hint=f"free some space, or write elsewhere with {self._option} FILE",
         ) from error
 
     def _run(self) -> None:

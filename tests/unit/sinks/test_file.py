@@ -34,17 +34,15 @@ def test_the_descriptor_is_not_inherited(tmp_path):
     os.close(fd)
 
 
-def test_an_old_file_is_emptied_or_appended_to(tmp_path):
+def test_an_old_file_is_kept_until_something_is_written(tmp_path):
     path = tmp_path / "out"
     path.write_text("old")
     fd = open_output(str(path), append=True)
     os.write(fd, b"+new")
     os.close(fd)
     assert path.read_text() == "old+new"
-    fd = open_output(str(path))
-    os.write(fd, b"n")
-    os.close(fd)
-    assert path.read_text() == "n"
+    os.close(open_output(str(path)))
+    assert path.read_text() == "old+new"
 
 
 def test_an_own_symbolic_link_is_followed(tmp_path):
@@ -95,7 +93,10 @@ def test_what_cannot_be_a_file_is_refused(tmp_path, monkeypatch, name, reason):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SinkError, match=reason) as caught:
         open_output(name)
-    assert caught.value.hint
+    assert caught.value.hint == "choose another file with -w FILE"
+    with pytest.raises(SinkError) as caught:
+        open_output(name, option="-k")
+    assert caught.value.hint == "choose another file with -k FILE"
 
 
 def test_odd_values_of_the_environment_raise_nothing_foreign(tmp_path, monkeypatch):

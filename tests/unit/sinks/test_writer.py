@@ -43,6 +43,21 @@ def test_pieces_arrive_in_order(tmp_path):
     assert path.read_bytes() == b"".join(pieces)
 
 
+def test_a_file_is_emptied_when_it_begins(tmp_path):
+    path = tmp_path / "out"
+    path.write_bytes(b"from an earlier run")
+    for pieces in ((b"new",), ()):
+        before = path.read_bytes()
+        writer = Writer(os.open(path, os.O_WRONLY), "out", owned=True)
+        assert path.read_bytes() == before
+        if not pieces:
+            writer.begin()
+        writer.write(*pieces)
+        writer.begin()
+        writer.close()
+        assert path.read_bytes() == b"".join(pieces)
+
+
 @pytest.mark.parametrize("size", [1, 2047, 2048, 100_000])
 def test_a_slow_reader_gets_all_of_it(pipe, size):
     """The pipe takes a page at a time: every write is partial."""
