@@ -160,8 +160,9 @@ class Bench:
         return sample
 
     def _first_event(self, size: int) -> float:
-        """Milliseconds from starting the tool to the first byte of output, with a slow writer."""
-        writer = Writer(self.writer, "--size", str(size), "--seconds", "5", "--rate", "500")
+        """Milliseconds from starting the tool to the first byte of output, of a slow connection."""
+        words = ("--size", str(size), "--seconds", "5", "--rate", "500", "--sink", "socket")
+        writer = Writer(self.writer, *words)
         writer.go()
         with self._output() as output:
             watcher = self._watcher(TOOL, writer.pid, output)
