@@ -39,6 +39,8 @@
 #define AROUND_TEXT 1024    /* what a message has beside its text: names, numbers of types */
 #define PIECES 8	    /* of a run, of EC_PIECE_MAXIMUM bytes: more than a server's buffer has */
 #define STEPS 4096	    /* a header or a content each: more than a buffer of 8 KiB can hold */
+#define WINDOW 128	    /* a power of two: bytes that are read at once for the headers in them */
+#define AT_ONCE 8	    /* whole messages in one step */
 
 enum disposal { LEAVE_OUT, KEEP, NEVER_KEEP };
 
@@ -80,8 +82,9 @@ struct backend {
 	__u8 barrier;	  /* what lies behind the last run must not become part of it */
 	__u8 asked_plain; /* the client asked for encryption: one byte answers, which is no message */
 	__u8 late;
-	__u8 _padding;
+	__u8 entered; /* is known not to be a latecomer any more */
 	struct run run[RUNS];
+	__u8 window[WINDOW + HEADER + 3]; /* bytes of the buffer; what is read there may go past its end, and is not used then */
 };
 
 struct {
@@ -138,38 +141,47 @@ static __always_inline struct backend *get_backend(__u32 pid, __u64 now)
 
 /* --- walking over messages --- */
 
-/* Table 54.7: what a client may send (without start-up packets) and what a server may. */
-static __always_inline int is_frontend_type(__u8 type)
+/* A set of types: letters, and digits beside them. */
+#define LETTER(type) (1ULL << ((type) - 'A'))
+#define DIGIT(type) (1ULL << ((type) - '0'))
+
+static __always_inline int is_in(__u8 type, __u64 letters, __u64 digits)
 {
-	switch (type) {
-	case 'B': case 'C': case 'D': case 'E': case 'F': case 'H': case 'P': case 'Q': case 'S': case 'X':
-	case 'c': case 'd': case 'f': case 'p':
-		return 1;
-	}
-	return 0;
+	__u32 letter = (__u32)type - 'A', digit = (__u32)type - '0';
+
+	if (letter < 64)
+		return letters >> letter & 1;
+	return digit < 10 && digits >> digit & 1;
 }
 
-static __always_inline int is_backend_type(__u8 type)
+/* Table 54.7: what a client may send (without start-up packets) and what a server may. */
+static __always_inline int is_type(__u32 direction, __u8 type)
 {
-	switch (type) {
-	case '1': case '2': case '3': case 'A': case 'C': case 'D': case 'E': case 'G': case 'H': case 'I':
-	case 'K': case 'N': case 'R': case 'S': case 'T': case 'V': case 'W': case 'Z': case 'c': case 'd':
-	case 'n': case 's': case 't': case 'v':
-		return 1;
-	}
-	return 0;
+	if (direction == EC_READ)
+		return is_in(type,
+			     LETTER('B') | LETTER('C') | LETTER('D') | LETTER('E') | LETTER('F') | LETTER('H') |
+				     LETTER('P') | LETTER('Q') | LETTER('S') | LETTER('X') | LETTER('c') | LETTER('d') |
+				     LETTER('f') | LETTER('p'),
+			     0);
+	return is_in(type,
+		     LETTER('A') | LETTER('C') | LETTER('D') | LETTER('E') | LETTER('G') | LETTER('H') | LETTER('I') |
+			     LETTER('K') | LETTER('N') | LETTER('R') | LETTER('S') | LETTER('T') | LETTER('V') |
+			     LETTER('W') | LETTER('Z') | LETTER('c') | LETTER('d') | LETTER('n') | LETTER('s') |
+			     LETTER('t') | LETTER('v'),
+		     DIGIT('1') | DIGIT('2') | DIGIT('3'));
 }
 
 static __always_inline __u8 disposal_of(__u32 direction, __u8 type)
 {
 	if (direction == EC_READ)
 		return type == 'p' ? NEVER_KEEP : type == 'd' ? LEAVE_OUT : KEEP;
-	switch (type) {
-	case '1': case '2': case '3': case 'C': case 'E': case 'I': case 'S': case 'V': case 'Z': case 'n':
-	case 's': case 't':
-		return KEEP;
-	}
-	return LEAVE_OUT; /* rows, their description, COPY, notices, notifications, the cancel key */
+	/* not rows, their description, COPY, notices, notifications, the cancel key */
+	return is_in(type,
+		     LETTER('C') | LETTER('E') | LETTER('I') | LETTER('S') | LETTER('V') | LETTER('Z') | LETTER('n') |
+			     LETTER('s') | LETTER('t'),
+		     DIGIT('1') | DIGIT('2') | DIGIT('3'))
+		       ? KEEP
+		       : LEAVE_OUT;
 }
 
 /* A run by number. Masked, and pinned after it: the verifier must see the bound on the register that is added. */
@@ -244,7 +256,7 @@ static __always_inline int begin_message(struct backend *backend, struct message
 		backend->streams[EC_WRITE].synced = 1;
 		stream->kept = 4;
 	} else {
-		if (direction == EC_READ ? !is_frontend_type(type) : !is_backend_type(type))
+		if (!is_type(direction, type))
 			return -1;
 		length = (__u32)stream->header[1] << 24 | (__u32)stream->header[2] << 16 |
 			 (__u32)stream->header[3] << 8 | stream->header[4];
@@ -307,6 +319,53 @@ static __always_inline int walk_one(struct backend *backend, struct message_stre
 	return 0;
 }
 
+/* Steps over a message that is as most are: whole, in the buffer and its header in the window. 0: it is none. */
+static __always_inline int walk_whole(struct backend *backend, __u32 direction, __u32 from, __u32 limit)
+{
+	__u32 at = backend->at, rest = backend->length - at, length;
+	__u64 place = at - from;
+	const __u8 *header;
+	__u8 disposal;
+
+	if (place > WINDOW - HEADER || rest < HEADER)
+		return 0;
+	asm volatile("" : "+r"(place));
+	place &= WINDOW - 1;
+	header = &backend->window[place];
+	length = (__u32)header[1] << 24 | (__u32)header[2] << 16 | (__u32)header[3] << 8 | header[4];
+	disposal = disposal_of(direction, header[0]);
+	if (length < 4 || length >= rest || length >= limit || disposal == NEVER_KEEP || !is_type(direction, header[0]))
+		return 0;
+	if (disposal == KEEP)
+		keep_run(backend, at, at + 1 + length, 1);
+	backend->at = at + 1 + length;
+	return 1;
+}
+
+/* As many of them as there are at once. Returns how many steps were taken. */
+static __always_inline int walk_quickly(struct backend *backend, struct message_stream *stream, __u32 direction,
+					__u32 limit)
+{
+	__u32 from = backend->at;
+	__u64 size = backend->length - from;
+	int i, steps = 0;
+
+	if (stream->left || stream->have)
+		return 0;
+	if (size > WINDOW)
+		size = WINDOW;
+	asm volatile("" : "+r"(size));
+	if (size > WINDOW || bpf_probe_read_user(backend->window, size, (void *)(backend->buffer + from)))
+		return 0;
+#pragma unroll
+	for (i = 0; i < AT_ONCE; i++) {
+		if (!walk_whole(backend, direction, from, limit))
+			break;
+		steps++;
+	}
+	return steps;
+}
+
 /* One step. A global function: the verifier looks at it once, however often it is called (5.6, commit 51c39bb1d5d1).
  * Without a loop of its own, which older verifiers walk through in every combination. Returns 0 at the end. */
 __attribute__((noinline)) int walk_on(__u32 direction)
@@ -314,11 +373,16 @@ __attribute__((noinline)) int walk_on(__u32 direction)
 	struct backend *backend = current_backend();
 	struct ec_settings *wanted = get_settings();
 	struct message_stream *stream;
+	__u32 limit;
 
 	if (!backend || !wanted || backend->at >= backend->length)
 		return 0;
-	stream = &backend->streams[direction ? EC_WRITE : EC_READ];
-	if (walk_one(backend, stream, direction ? EC_WRITE : EC_READ, wanted->text_limit + AROUND_TEXT)) {
+	direction = direction ? EC_WRITE : EC_READ;
+	stream = &backend->streams[direction];
+	limit = wanted->text_limit + AROUND_TEXT;
+	if (walk_quickly(backend, stream, direction, limit))
+		return backend->at < backend->length;
+	if (walk_one(backend, stream, direction, limit)) {
 		stream->synced = 0;
 		stream->left = 0;
 		stream->have = 0;
@@ -477,8 +541,9 @@ static __always_inline int enter_call(struct pt_regs *regs, __u32 direction, int
 	if (inner) {
 		if (backend->open[direction].frame || backend->streams[direction].synced)
 			return 0;
-	} else if (direction == EC_READ) {
+	} else if (direction == EC_READ && !backend->entered) {
 		bpf_map_delete_elem(&latecomers, &pid);
+		backend->entered = 1;
 	}
 	backend->open[direction].buffer = argument(regs, 1);
 	backend->open[direction].entered_ns = now;
