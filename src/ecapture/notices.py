@@ -8,6 +8,7 @@ behind it begins its work within milliseconds. A large one waits only as long as
 from __future__ import annotations
 
 import heapq
+import os
 import select
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,7 +84,10 @@ class Notices:
 
 def online_processors() -> list[int]:
     """The numbers of the processors that run, as the kernel counts them."""
-    text = Path("/sys/devices/system/cpu/online").read_text().strip()
+    try:
+        text = Path("/sys/devices/system/cpu/online").read_text().strip()
+    except OSError:  # no sysfs, as in some containers
+        return list(range(os.cpu_count() or 1))
     found: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")

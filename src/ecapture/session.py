@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import select
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -33,7 +34,8 @@ from ecapture.events import (
     Statement,
     Summary,
 )
-from ecapture.kernel.attach import Programs
+from ecapture.kernel import numbering
+from ecapture.kernel.attach import Programs, require
 from ecapture.kernel.decode import Decoder
 from ecapture.kernel.feature import feature
 from ecapture.kernel.recording import Metadata, RecordingReader
@@ -90,6 +92,7 @@ class Source(Protocol):
 class Capture:
     """A live capture. Entering attaches the probes; iterating yields events until ``stop``.
 
+    Entering raises this process's soft limit of open files to the hard one.
     Raises (on entering) UsageError, HostError, TargetError or KernelError, having undone
     everything. ``summary`` and ``losses`` are complete once the iteration has ended.
     """
@@ -138,6 +141,7 @@ class Capture:
         Raises UsageError, HostError, TargetError or KernelError.
         """
         self.config.scope.check()
+        require(self.config)
         if self.config.packets is not None and self._plan is None:
             from ecapture.kernel.packets import Plan  # noqa: PLC0415
 
@@ -160,11 +164,16 @@ class Capture:
                     "without kernel types (BTF) the descendants of the command are not seen"
                 )
             config = _replaced(config, pids=(*scope.pids, self._launched.pid), follow=follow)
+        _raise_descriptor_limit()  # the command, which was forked before, keeps its own
         self._programs = Programs(config, _hooks(config, chosen))
         if config.scope.follow:
             # After the programs, so that whoever is born meanwhile is known to them.
             for pid in with_descendants(config.scope.pids):
                 self._programs.add_pid(pid)
+        if not numbering.are_of_host():
+            _log.warning(
+                "in the PID namespace of a container: process ids that are shown are the host's"
+            )
         self.metadata = Metadata(
             clock.wall_offset_ns(),
             version=version(),
@@ -271,6 +280,8 @@ class Capture:
 
     def container_of(self, pid: int) -> str:
         """See Source. Asked of /proc the first time."""
+        if not numbering.are_of_host():
+            return ""
         found = self._containers.get(pid)
         if found is None:
             if len(self._containers) >= _MAXIMUM_CACHED:
@@ -284,6 +295,8 @@ class Capture:
 
     def session_of(self, pid: int) -> SessionFacts:
         """See Source. Asked of the process."""
+        if not numbering.are_of_host():
+            return SessionFacts(reason="the server is in another PID namespace")
         from ecapture.binary.postgres import read_session  # noqa: PLC0415 - of older back-ends only
 
         return read_session(pid)
@@ -457,6 +470,13 @@ def _hooks(config: CaptureConfig, chosen: Sequence[ProbeSpec]) -> list[Hook]:
 
         hooks += key_hooks([kind for probe in chosen for kind in probe.kinds])
     return hooks
+
+
+def _raise_descriptor_limit() -> None:
+    # On kernels without uprobe_multi every probe is a descriptor, and there are hundreds.
+    wanted, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted != most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _replaced(config: CaptureConfig, **scope: object) -> CaptureConfig:

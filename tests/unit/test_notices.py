@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from ecapture import notices
 from ecapture.notices import Notices, online_processors
 
 
@@ -89,3 +90,12 @@ def test_losses_are_told_once(watch, wake):
 
 def test_there_is_a_processor():
     assert os.cpu_count() == len(online_processors())
+
+
+def test_without_sysfs_the_processors_are_counted(monkeypatch, tmp_path):
+    class Hidden(type(tmp_path)):
+        def read_text(self):
+            raise FileNotFoundError(str(self))
+
+    monkeypatch.setattr(notices, "Path", Hidden)
+    assert online_processors() == list(range(os.cpu_count()))

@@ -189,10 +189,10 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
     set_up_logging(debug=given["debug"], path=given["logaddr"])
     config = _config(chosen, given, command)
     session = Capture(config, keep_stdout=not _writes_to_stdout(given))
-    session.check()  # before outputs are opened, which empties files
     stages = make_stages(
         given, session.container_of, session.session_of if "postgres" in chosen else None
     )
+    session.check()
     outputs = make_outputs(given, session.container_of, session.session_of, session.counts)
     with session:
         _stop_on_signals(session)

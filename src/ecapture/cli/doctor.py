@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +13,12 @@ import click
 import msgspec
 
 from ecapture._wire import WIRE_VERSION
+from ecapture.cli.console import own_path, visible
 from ecapture.cli.targets import examine as examine_targets
 from ecapture.errors import ECaptureError
-from ecapture.kernel.feature import Answer, features
+from ecapture.kernel import numbering
+from ecapture.kernel.attach import CONTAINED
+from ecapture.kernel.feature import NOT_PERMITTED, Answer, feature, features
 from ecapture.probes import probes
 
 Verdict = Literal["ok", "limited", "missing", "unknown"]
@@ -95,15 +97,17 @@ def _rights() -> list[Finding]:
     )
     held = int(match[1], 16) if match else 0
     lacking = [name for bit, name in _CAPABILITIES.items() if not held >> bit & 1]
-    if not lacking:
+    # The root of a user namespace holds them all, but only there.
+    if not lacking and NOT_PERMITTED not in feature("bpf").reason:
         return [Finding("rights", "ok", "all that is needed")]
+    as_root = os.geteuid() == 0
     return [
         Finding(
             "rights",
             "missing",
-            "without " + ", ".join(lacking),
+            "without " + ", ".join(lacking) if lacking else "the kernel does not permit bpf()",
             "probes cannot be loaded, or processes not be looked into",
-            f"run: sudo {os.path.abspath(sys.argv[0])} doctor",  # noqa: PTH100 - as typed
+            CONTAINED if as_root else f"run: sudo {own_path()} doctor",
         )
     ]
 
@@ -136,17 +140,16 @@ def _lockdown() -> list[Finding]:
 
 def _features() -> list[Finding]:
     found = []
-    for feature in features():
-        if feature.answer is Answer.YES:
-            found.append(Finding(feature.name, "ok", feature.reason or "yes"))
-        elif feature.answer is Answer.UNKNOWN:
-            found.append(
-                Finding(feature.name, "unknown", feature.reason, feature.costs, feature.remedy)
-            )
+    for asked in features():
+        if asked.answer is Answer.YES:
+            found.append(Finding(asked.name, "ok", asked.reason or "yes"))
+        elif asked.answer is Answer.UNKNOWN:
+            remedy = "see rights" if NOT_PERMITTED in asked.reason else asked.remedy
+            found.append(Finding(asked.name, "unknown", asked.reason, asked.costs, remedy))
         else:
-            verdict: Verdict = "missing" if feature.name in _NEEDED_FEATURES else "limited"
-            text = f"no (since {feature.since}): {feature.reason}"
-            found.append(Finding(feature.name, verdict, text, feature.costs, feature.remedy))
+            verdict: Verdict = "missing" if asked.name in _NEEDED_FEATURES else "limited"
+            text = f"no (since {asked.since}): {asked.reason}"
+            found.append(Finding(asked.name, verdict, text, asked.costs, asked.remedy))
     return found
 
 
@@ -172,25 +175,18 @@ def _seccomp() -> list[Finding]:
 
 
 def _processes() -> list[Finding]:
-    own, first = _namespace("self"), _namespace("1")
-    if own and first and own != first:
+    if not numbering.are_of_host():
         return [
             Finding(
                 "processes",
                 "limited",
-                "this is not the first PID namespace",
-                "process ids in the output are those of the host",
+                "this is the PID namespace of a container",
+                "only its processes are looked at; process ids in the output are those of the host;"
+                " no -- command, no --follow, no container ids",
                 "run on the host, or in a container with --pid=host",
             )
         ]
     return [Finding("processes", "ok", "the processes of the host are visible")]
-
-
-def _namespace(pid: str) -> str:
-    try:
-        return str(Path(f"/proc/{pid}/ns/pid").readlink())
-    except OSError:
-        return ""
 
 
 def _mounts() -> list[Finding]:
@@ -294,6 +290,7 @@ def _running(name: str) -> list[int]:
 
 def _show(findings: list[Finding]) -> None:
     from rich.console import Console  # noqa: PLC0415 - only where it is shown
+    from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     colours = {"ok": "green", "limited": "yellow", "missing": "red", "unknown": "cyan"}
@@ -303,5 +300,6 @@ def _show(findings: list[Finding]) -> None:
     for finding in findings:
         colour = colours[finding.verdict]
         advice = (finding.costs, finding.remedy) if finding.verdict != "ok" else ("", "")
-        table.add_row(f"[{colour}]{finding.verdict}[/]", finding.subject, finding.found, *advice)
+        cells = map(escape, map(visible, (finding.subject, finding.found, *advice)))
+        table.add_row(f"[{colour}]{finding.verdict}[/]", *cells)
     Console(width=None if os.isatty(1) else 200, highlight=False).print(table)

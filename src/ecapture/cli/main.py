@@ -8,6 +8,7 @@ long as it stays unambiguous.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 import click
 
 from ecapture.cli.console import complain
-from ecapture.errors import ECaptureError
+from ecapture.errors import ECaptureError, HostError
 
 # name: (module, attribute, one line of help)
 _COMMANDS = {
@@ -171,6 +172,15 @@ def _open_standard_streams() -> None:
             setattr(sys, stream, os.fdopen(fd, "w" if fd else "r", closefd=False))
 
 
+def _failed(error: ECaptureError | OSError) -> int:
+    if isinstance(error, OSError):
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise error
+        error = HostError(message=error.strerror, hint="raise the limit: ulimit -n 4096")
+    complain(error)
+    return error.exit_code
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the ``ecapture`` command. Exits with the code that the error class has."""
     _open_standard_streams()
@@ -195,9 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         code = 2
-    except ECaptureError as error:
-        complain(error)
-        code = error.exit_code
+    except (ECaptureError, OSError) as error:
+        code = _failed(error)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code if isinstance(code, int) else 0)

@@ -13,9 +13,11 @@ from ecapture.binary.calls.completion import CallsCache, Completion
 from ecapture.binary.library import KEYS_ONLY, Library
 from ecapture.binary.process import Process, processes
 from ecapture.binary.scan import Found, Skipped, pinned, scan
-from ecapture.cli.console import say
+from ecapture.cli.console import own_path, say, visible
 from ecapture.errors import PermissionMissing, TargetError
 from ecapture.probes import probes
+
+_SHOWN = 20  # of what could not be looked at
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -51,12 +53,19 @@ def targets(*, as_json: bool, pids: tuple[int, ...]) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:
         _show(found)
-    for miss in skipped[:20]:
-        say(f"not looked at: {miss.subject}: {miss.reason}")
-    if len(skipped) > 20:
-        say(f"not looked at: {len(skipped) - 20} more")
+    _tell_skipped(skipped)
+
+
+def _tell_skipped(skipped: list[Skipped]) -> None:
+    others = []
     if os.geteuid() != 0:
-        say("without root only your own processes can be looked at")
+        others = [miss for miss in skipped if "CAP_" in miss.reason]
+        say(f"not looked at: {len(others)} processes of others; run: sudo {own_path()} targets")
+    rest = [miss for miss in skipped if miss not in others]
+    for miss in rest[:_SHOWN]:
+        say(f"not looked at: {miss.subject}: {miss.reason}")
+    if len(rest) > _SHOWN:
+        say(f"not looked at: {len(rest) - _SHOWN} more")
 
 
 def examine(pids: tuple[int, ...] = ()) -> tuple[list[Target], list[Skipped]]:
@@ -126,11 +135,16 @@ def _show(found: list[Target]) -> None:
         table.add_row(
             "[green]yes[/]" if target.visible else "[red]no[/]",
             str(target.pid) if target.pid else "(none yet)",
-            escape(target.comm),
-            target.version or target.kind,
-            target.how,
-            escape(target.file),
-            escape(target.reason),
+            *(
+                escape(visible(cell))
+                for cell in (
+                    target.comm,
+                    target.version or target.kind,
+                    target.how,
+                    target.file,
+                    target.reason,
+                )
+            ),
         )
     console = Console(width=None if os.isatty(1) else 200, highlight=False)
     console.print(table)

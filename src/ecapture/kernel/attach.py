@@ -40,6 +40,7 @@ from ecapture.config import CaptureConfig
 from ecapture.errors import (
     AttachRefused,
     FeatureMissing,
+    HostError,
     KernelError,
     PermissionMissing,
     TargetNotFound,
@@ -47,7 +48,7 @@ from ecapture.errors import (
     VerifierRejected,
 )
 from ecapture.events import Losses
-from ecapture.kernel import _native
+from ecapture.kernel import _native, numbering
 from ecapture.kernel.families import FAMILIES, Family, host_programs, objects
 from ecapture.kernel.feature import Answer, feature, machine
 from ecapture.plan import Hook
@@ -57,6 +58,10 @@ _log = logging.getLogger(__name__)
 _ALL_ONES = (1 << 64) - 1
 _ASLEEP = SETTINGS_FIELDS.index("reader_asleep")
 _UPROBE_MULTI = 48  # BPF_TRACE_UPROBE_MULTI
+CONTAINED = (
+    "this root has not the rights of the host's: run it outside of the container or user namespace,"
+    " or in a container with --privileged --pid=host"
+)
 # BTF that knows one type, "int": what we give libbpf where the kernel shows none, so that every
 # existence test of our programs answers no. Layout: Documentation/bpf/btf.rst.
 _EMPTY_BTF = (
@@ -76,6 +81,11 @@ def translated(subject: str) -> Iterator[None]:
         messages = [text for _level, text in _native.take_messages()]
         if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
             raise PermissionMissing(capability="root", needed_for="loading probes") from error
+        if error.errno == errno.EMFILE:
+            raise HostError(
+                message=f"{subject}: this process may not open more files",
+                hint="raise the limit: ulimit -n 4096",
+            ) from error
         log = "\n".join(messages)
         if "BEGIN PROG LOAD LOG" in log:
             program = log.split("prog '", 1)[-1].split("'", 1)[0]
@@ -149,7 +159,7 @@ class Programs:
         self._multi = bool(feature("uprobe_multi")) and not (by_process and _multi_misses_threads())
         self._cookies = bool(feature("attach_cookie"))
         self._types = bool(feature("btf")) and config.types != "none"
-        _require(config)
+        require(config)
         self._warn_of_dropped_hooks()
         self._host: list[_native.Link] = []
         self._objects: dict[str, _native.Object] = {}
@@ -159,10 +169,11 @@ class Programs:
         self._parameter_rows: dict[bytes, int] = {}
         self._parameter_lock = threading.Lock()
         try:
-            with self.type_information() as types:
+            with translated("the kernel programs"), self.type_information() as types:
                 for name in objects(hook.shape for hook in self.hooks):
                     self._load(name, types, config)
-            self._fill(config)
+            with translated("the maps of the kernel programs"):
+                self._fill(config)
             for name in self._objects:
                 self._watch_host(name, config)
         except BaseException:
@@ -291,12 +302,12 @@ class Programs:
         self._settings = [
             payload,
             config.limits.ring // 4,
-            bool(scope.pids),
+            bool(scope.pids) and numbering.are_of_host(),
             bool(scope.uids),
             bool(scope.comms),
             len(scope.cgroups),
             scope.follow,
-            os.getpid(),
+            os.getpid() if numbering.are_of_host() else 0,
             0,
             config.limits.text,
         ]
@@ -491,13 +502,16 @@ def _multi_misses_threads() -> bool:
     return release is not None and (6, 6) <= (int(release[1]), int(release[2])) < (6, 10)
 
 
-def _require(config: CaptureConfig) -> None:
+def require(config: CaptureConfig) -> None:
     """Refuses what this kernel or these rights cannot do, before anything is loaded."""
     bpf = feature("bpf")
     if bpf.answer is not Answer.YES and "permitted" in bpf.reason:
         raise PermissionMissing(
-            capability="root (or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN)", needed_for="ecapture"
+            capability="root (or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN)",
+            needed_for="ecapture",
+            hint=CONTAINED if os.geteuid() == 0 else "",
         )
+    numbering.check(config)
     for name in ("ringbuf", "uprobe"):
         found = feature(name)
         if found.answer is Answer.NO:

@@ -22,6 +22,7 @@ import msgspec
 
 from ecapture.kernel import _native, _network
 
+NOT_PERMITTED = "not permitted to ask"
 BTF = Path("/sys/kernel/btf/vmlinux")
 _TYPED = {
     "tp_btf:sock_send_length": b"btf_trace_sock_send_length",
@@ -81,7 +82,7 @@ def _loads(instructions: bytes, attach_type: int = 0) -> tuple[Answer, str]:
         os.close(_native.load_program(_KPROBE_PROGRAM, instructions, attach_type))
     except _native.NativeError as error:
         if error.errno == errno.EPERM:
-            return Answer.UNKNOWN, "not permitted to ask"
+            return Answer.UNKNOWN, NOT_PERMITTED
         return Answer.NO, os.strerror(error.errno or 0)
     return Answer.YES, ""
 
@@ -104,7 +105,7 @@ def _helper(number: int) -> tuple[Answer, str]:
         if error.errno == errno.EACCES:
             return Answer.YES, ""
         if error.errno == errno.EPERM:
-            return Answer.UNKNOWN, "not permitted to ask"
+            return Answer.UNKNOWN, NOT_PERMITTED
         return Answer.NO, "the verifier does not know it"
     return Answer.YES, ""
 
@@ -114,7 +115,7 @@ def _ringbuf() -> tuple[Answer, str]:
         os.close(_native.create_map(_RINGBUF, 0, 0, mmap.PAGESIZE))
     except _native.NativeError as error:
         if error.errno == errno.EPERM:
-            return Answer.UNKNOWN, "not permitted to ask"
+            return Answer.UNKNOWN, NOT_PERMITTED
         return Answer.NO, "the kernel does not know the map type"
     return Answer.YES, ""
 
@@ -124,7 +125,7 @@ def _uprobe_multi() -> tuple[Answer, str]:
         fd = _native.load_program(_KPROBE_PROGRAM, _RETURN_0, _UPROBE_MULTI)
     except _native.NativeError as error:
         if error.errno == errno.EPERM:
-            return Answer.UNKNOWN, "not permitted to ask"
+            return Answer.UNKNOWN, NOT_PERMITTED
         return Answer.NO, "the kernel does not know the attach type"
     try:
         # "/" can never be probed: a kernel that got so far as to look at it knows the link type
@@ -187,7 +188,7 @@ def _tcx() -> tuple[Answer, str]:
         fd = _native.load_program(_CLASSIFIER_PROGRAM, _RETURN_0)
     except _native.NativeError as error:
         if error.errno == errno.EPERM:
-            return Answer.UNKNOWN, "not permitted to ask"
+            return Answer.UNKNOWN, NOT_PERMITTED
         return Answer.NO, os.strerror(error.errno or 0)
     try:
         # no interface has this index: a kernel that looked for it knows the link type
@@ -217,7 +218,7 @@ def _mapping_watch() -> tuple[Answer, str]:
         watch = _native.MapWatch([0], 1)
     except _native.NativeError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
-            return Answer.UNKNOWN, "not permitted to ask"
+            return Answer.UNKNOWN, NOT_PERMITTED
         return Answer.NO, os.strerror(error.errno or 0)
     try:
         return Answer.YES, "" if watch.with_build_ids else "without build ids (5.12)"

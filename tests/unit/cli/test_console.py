@@ -25,6 +25,23 @@ def test_a_line_on_standard_error(capsys):
     assert capsys.readouterr() == ("", "told\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;owned\a", r"\x1b]0;owned\x07"),
+        ("\x9b31m\x7f", r"\x9b31m\x7f"),
+        ("a\u202eb\udcff", r"a\u202eb\udcff"),
+        ("two\n  lines\tof caf\xe9", "two\n  lines\tof caf\xe9"),
+    ],
+)
+def test_names_cannot_drive_the_terminal(capsys, text, shown):
+    console.say(text)
+    assert capsys.readouterr().err == shown + "\n"
+    console.set_up_logging(debug=False, path=None)
+    logging.getLogger("ecapture.x").warning("%s: odd", text)
+    assert capsys.readouterr().err == f"ecapture: {shown}: odd\n"
+
+
 def test_a_closed_standard_error_is_no_reason_to_stop(monkeypatch):
     with contextlib.suppress(OSError), Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stderr", full)

@@ -36,11 +36,14 @@ def test_json_has_the_same_findings():
 
 
 def test_the_table_names_every_subject(monkeypatch):
-    findings = [Finding("[bold]x[/]", "ok", "yes"), Finding("y", "limited", "no", "cost", "remedy")]
+    findings = [
+        Finding("[bold]x[/]", "ok", "/tmp/[/x]\x1b[2J"),
+        Finding("y", "limited", "no", "cost", "remedy"),
+    ]
     monkeypatch.setattr(doctor, "examine", lambda: findings)
     shown = CliRunner().invoke(doctor.doctor, [])
     assert shown.exit_code == 0
-    for text in ("limited", "y", "cost", "remedy"):
+    for text in ("[bold]x[/]", r"/tmp/[/x]\x1b[2J", "limited", "y", "cost", "remedy"):
         assert text in shown.stdout
 
 

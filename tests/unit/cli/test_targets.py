@@ -8,6 +8,7 @@ import ssl
 import pytest
 from click.testing import CliRunner
 
+from ecapture.binary.scan import Skipped
 from ecapture.cli import targets
 from ecapture.cli.targets import Target
 
@@ -45,10 +46,16 @@ def target(**fields):
 
 
 def test_the_table_escapes_what_processes_call_themselves(monkeypatch):
-    odd = [target(comm="[red]x[/]"), target(pid=0, visible=False, reason="stripped", file="/no")]
+    name = "/tmp/\x1b[31m[/x]"
+    odd = [
+        target(comm="[red]x[/]", file=name, version="OpenSSL [/]"),
+        target(pid=0, visible=False, reason="stripped", file="/no"),
+    ]
     monkeypatch.setattr(targets, "examine", lambda _pids: (odd, []))
     shown = CliRunner().invoke(targets.targets, []).stdout
     assert "[red]x[/]" in shown
+    assert "OpenSSL [/]" in shown
+    assert r"/tmp/\x1b[31m[/x]" in shown
     assert "(none yet)" in shown
     assert "stripped" in shown
 
@@ -59,3 +66,21 @@ def test_nothing_found_is_said(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "no process" in err
+
+
+def test_what_only_root_may_look_at_is_one_line(monkeypatch, capsys):
+    skipped = [Skipped(f"process {pid}", f"reading /proc/{pid}/maps needs CAP_SYS_PTRACE")
+               for pid in range(1, 100)]  # fmt: skip
+    skipped.append(Skipped("/lib/odd", "cut short"))
+    monkeypatch.setattr(targets, "examine", lambda _pids: ([], skipped))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    targets.targets.main([], standalone_mode=False)
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert len(lines) == 2
+    assert lines[0].startswith("not looked at: 99 processes of others; run: sudo /")
+    assert lines[1] == "not looked at: /lib/odd: cut short"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    targets.targets.main([], standalone_mode=False)
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert len(lines) == 21
+    assert lines[-1] == "not looked at: 80 more"
