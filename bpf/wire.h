@@ -17,6 +17,7 @@ enum ec_constants {
 	EC_ADDRESS_LENGTH = 16,	   /* an IPv6 address; IPv4 uses the first four bytes */
 	EC_PIECE_MAXIMUM = 16384,  /* payload of one record: the plaintext of a whole TLS record (RFC 8446, 5.1) */
 	EC_HOOKS_MAXIMUM = 128,   /* rows in the table of hooks; the attach cookie is the index */
+	EC_HOOK_HALF = 255,	   /* instead of a row: one direction alone, whose other one has the same socket */
 	EC_PLAIN_SLOTS = 16,	   /* hooks that kernels without attach cookies (before 5.15) can tell apart */
 	EC_CGROUPS_MAXIMUM = 16,   /* cgroups that can be selected at once */
 	EC_SECRET_ROWS = 1024,	   /* files whose keys are read; the attach cookie of those hooks is the row */
@@ -125,6 +126,9 @@ enum ec_shape {
 	EC_SHAPE_PACKET_GET = 31, /* until they are asked for: (packet, pointer to where they are and how many) */
 	EC_SHAPE_BEGIN = 15,	 /* what is returned is a new handle: an earlier conversation of it has ended */
 	EC_SHAPE_TOLD = 16,	 /* a secret is told together with its client random */
+	EC_SHAPE_RUST_ENCRYPT = 32, /* methods of rustls, see rustls.bpf.c */
+	EC_SHAPE_RUST_DECRYPT = 33, /* of TLS 1.3 */
+	EC_SHAPE_RUST_DECRYPT_OLDER = 34, /* of TLS 1.2 */
 	/* servers of the MySQL family; the number of the argument that a value stands in is part of the shape */
 	EC_SHAPE_DISPATCH = 40,	     /* a session's thread carries out one command */
 	EC_SHAPE_LOGIN = 41,	     /* a session proves who it is: (session, ...) */
@@ -379,7 +383,7 @@ struct ec_plaintext {
 	struct ec_tuple_value tuple;
 	__s32 fd;	/* -1: not known */
 	__u8 direction; /* enum ec_direction */
-	__u8 hook;	/* row in "hooks" */
+	__u8 hook;	/* row in "hooks", or EC_HOOK_HALF */
 	__u8 _padding[6];
 };
 

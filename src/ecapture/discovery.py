@@ -257,6 +257,8 @@ class Discovery:
             sites = library.returns.get(hook.symbol, ())
             places += [Place(row, site, True, _distance(site, beside)) for site in sites]
             places.append(Place(row, entry, False, _distance(entry, beside), file_row))
+            others = library.copies.get(hook.symbol, ())
+            places += [Place(row, other, False, 0, file_row) for other in others]
         return places
 
     def _file_row(self, library: Library, hook: Hook) -> int:

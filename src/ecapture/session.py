@@ -44,6 +44,7 @@ from ecapture.outputs import Output
 from ecapture.pipeline.commands import Commands
 from ecapture.pipeline.ends import LateEnds
 from ecapture.pipeline.flows import Flows
+from ecapture.pipeline.halves import Halves
 from ecapture.pipeline.mysql import MysqlStatements
 from ecapture.pipeline.stage import Chain, Stage
 from ecapture.plan import Hook
@@ -391,7 +392,8 @@ def pump(
 ) -> Generator[list[Event]]:
     """Drives a source through decoding and stages; yields lists of events and fills ``summary``."""
     decoder = Decoder(source.metadata.wall_offset_ns)
-    chain = Chain((LateEnds(), Flows(summary), MysqlStatements(), Commands(summary), *stages))
+    ours = (LateEnds(), Halves(), Flows(summary), MysqlStatements(), Commands(summary))
+    chain = Chain((*ours, *stages))
     offset = source.metadata.wall_offset_ns
     try:
         with closing(source.batches()) as batches:

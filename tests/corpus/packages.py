@@ -154,6 +154,7 @@ PACKAGES: dict[str, Package] = {
         _wheel("rustls-primp", "primp", "2.0.1", "*/primp.abi3.so", "cp311", RUST),
         _wheel("rustls-rtls", "rtls", "2026.9.21", "rtls/_rustls.abi3.so", "cp311", RUST),
         _wheel("rustls-hf_xet", "hf-xet", "1.8.0", "*/hf_xet.abi3.so", "cp311", RUST),
+        _wheel("rustls-obstore", "obstore", "0.12.1", "*/_obstore.abi3.so", "cp311", RUST),
         _wheel("arm64-rustls-uv", "uv", "0.9.5", "*/scripts/uv", "cp311", RUST_ARM64),
         _wheel(
             "arm64-rustls-rtls", "rtls", "2026.9.21", "rtls/_rustls.abi3.so", "cp311", RUST_ARM64

@@ -10,6 +10,8 @@ from bisect import bisect_right
 import pytest
 from packages import fetch
 
+from ecapture.binary.calls.locate import complete
+from ecapture.binary.calls.rustls import DECRYPT, DECRYPT_OLDER, ENCRYPT, locate_methods
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.identify import identify
 from ecapture.binary.secrets.operations import AAPCS64, AMD64
@@ -93,3 +95,64 @@ def test_symbols_confirm_the_places():
 def test_nothing_is_found_where_nothing_is(key):
     with ElfFile(fetch(key)) as elf:
         assert isinstance(locate_rustls(elf), NotLocated)
+
+
+# how many methods encrypt, decrypt TLS 1.3, decrypt TLS 1.2; a program may have two providers
+METHODS = {
+    "rustls-uv-0.9.5": (3, 1, 2),
+    "rustls-uv-0.13.8": (4, 2, 2),
+    "rustls-deno": (4, 2, 2),
+    "rustls-primp": (8, 2, 3),
+    "rustls-rtls": (4, 2, 2),
+    "rustls-hf_xet": (4, 2, 2),
+    "rustls-obstore": (4, 2, 2),
+    "arm64-rustls-uv": (3, 1, 2),
+    "arm64-rustls-rtls": (4, 2, 2),
+}
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_methods_of_all_suites_are_found(key):
+    with ElfFile(fetch(key)) as elf:
+        before = time.process_time()
+        found = locate_methods(elf)
+        assert time.process_time() - before < BUDGET_S
+    assert found.reason == ""
+    counts = tuple(len(found.places[name]) for name in (ENCRYPT, DECRYPT, DECRYPT_OLDER))
+    assert counts == METHODS[key]
+    assert found.versions == ("TLS 1.3", "TLS 1.2 with AES-GCM", "TLS 1.2 with ChaCha20")
+
+
+@pytest.mark.needs("program:nm")
+@pytest.mark.parametrize("key", ["rustls-hf_xet", "rustls-obstore"])
+def test_symbols_confirm_the_methods(key):
+    path = fetch(key)
+    starts, names = symbols(path)
+    truth = dict(zip(starts, names, strict=True))
+    with ElfFile(path) as elf:
+        found = locate_methods(elf)
+    parts = {
+        ENCRYPT: ("MessageEncrypter>::encrypt", "tls1"),
+        DECRYPT: ("MessageDecrypter>::decrypt", "tls13"),
+        DECRYPT_OLDER: ("MessageDecrypter>::decrypt", "tls12"),
+    }
+    for name, (method, version) in parts.items():
+        for address in found.places[name]:
+            assert truth[address].endswith(method)
+            assert version in truth[address]
+    wanted = [n for n in names if n.endswith(("Encrypter>::encrypt", "Decrypter>::decrypt"))]
+    known = [n for n in wanted if "Invalid" not in n]
+    assert len(known) == sum(map(len, found.places.values()))
+
+
+@pytest.mark.parametrize("key", ["libcurl", "openssl-3.5.4", "boringssl-curl_cffi", "node-24"])
+def test_no_methods_are_found_where_none_are(key):
+    with ElfFile(fetch(key)) as elf:
+        assert locate_methods(elf).reason == "it has no suites as rustls has them since 0.23"
+
+
+def test_a_judgement_about_rustls_is_completed():
+    with ElfFile(fetch("rustls-hf_xet")) as elf:
+        judged = complete(elf, identify(elf))
+    assert judged.visible
+    assert len(judged.copies[ENCRYPT]) == 3

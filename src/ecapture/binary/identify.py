@@ -29,7 +29,7 @@ import msgspec
 from ecapture.binary import golang, mysqld, nss, shells
 from ecapture.binary.calls.inner import inner_functions
 from ecapture.binary.elf import ElfFile, Symbol
-from ecapture.binary.library import NAMELESS, How, Kind, Library, Linkage
+from ecapture.binary.library import BUILT_IN, NAMELESS, How, Kind, Library, Linkage
 from ecapture.errors import NotExecutable, SymbolNotFound, TargetError
 
 Neighbour = Callable[[str], "ElfFile | None"]
@@ -124,10 +124,6 @@ _LIBRESSL_ONLY = ("SSL_CTX_use_certificate_chain_mem",)
 
 # Why a kind cannot be shown even where its functions have names. A kind without a row can be.
 _REASONS: dict[Kind, str] = {
-    "rustls": (
-        "only its keys can be had (-m keylog): it is compiled into the program, which leaves no"
-        " function to be recognised that reads or writes"
-    ),
     "mbedtls": "there is no probe for Mbed TLS",
     "wolfssl": "there is no probe for wolfSSL",
     "unknown": "has TLS 1.3 code of no library known here",
@@ -295,7 +291,7 @@ def _library(
 ) -> Library:
     reason = reason or _REASONS.get(kind, "")
     if how == "content":
-        reason = reason or NAMELESS
+        reason = reason or (BUILT_IN if kind == "rustls" else NAMELESS)
     linkage: Linkage = "executable" if _is_program(elf) else "shared"
     if how == "content" or (how == "symtab" and not _is_program(elf)):
         linkage = "static-hidden"

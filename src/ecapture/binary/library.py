@@ -43,6 +43,8 @@ KEYS_ONLY = frozenset({"softoken"})
 """Kinds that are no TLS implementations, but keep the keys of one."""
 NAMELESS = "linked statically and stripped: its functions have no names"
 """Why the functions of such a file are looked for by what they do (``calls.locate``)."""
+BUILT_IN = "compiled into the program, whose functions read and write for themselves"
+"""The same of rustls (``calls.rustls``)."""
 Linkage = Literal["shared", "executable", "static-hidden"]
 How = Literal["dynsym", "symtab", "gopclntab", "label", "fingerprint", "content"]
 
@@ -60,6 +62,9 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``through`` says of functions which other one all their calls pass through, so that one probe
     serves both. ``evidence`` says of functions that nothing names why they are held for them.
+
+    ``copies`` has the file offsets of functions that the file has several of, besides that in
+    ``functions``.
 
     ``also`` has what else the file is: a database server may have a TLS library linked into it.
     ``server`` says what such a server shows of its sessions (``binary.mysqld``).
@@ -81,6 +86,7 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     returns: dict[str, tuple[int, ...]] = {}
     through: dict[str, str] = {}
     evidence: dict[str, str] = {}
+    copies: dict[str, tuple[int, ...]] = {}
     also: tuple[Kind, ...] = ()
     server: Server | None = None
     addresses: dict[str, int] = {}

@@ -151,10 +151,9 @@ def nss_files(named: Sequence[str], *, keys: bool) -> tuple[str, ...]:
 @click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
 @click.pass_context
 def rustls(context: click.Context, /, **given: Any) -> None:
-    """Write the keys of programs that are written in Rust and use rustls.
+    """Show the plaintext of programs that are written in Rust and use rustls 0.23 or later.
 
-    Only keys can be had of them, so -m keylog or -k is needed. See `ecapture tls --help` for the
-    rest.
+    Bytes are shown as records carry them. See `ecapture tls --help` for the rest.
     """
     context.exit(capture(("rustls",), given, context.obj))
 
@@ -233,12 +232,6 @@ def _config(
     chosen: tuple[str, ...], given: dict[str, Any], command: list[str] | None
 ) -> CaptureConfig:
     _check_packet_options(given)
-    if not _wants_keys(given) and not any(probes()[name].hooks for name in chosen):
-        raise UsageError(
-            option=f"-m {given['model']}",
-            problem=f"of {' and '.join(chosen)} only keys can be had",
-            hint="use -m keylog or -m pcap, or write keys beside it with -k FILE",
-        )
     if command is not None and not command:
         raise UsageError(
             option="--", problem="no command follows it", hint="example: ecapture tls -- curl URL"

@@ -233,10 +233,6 @@ def _observed() -> list[Finding]:
         if not files:
             found.append(Finding(subject, "ok", "nothing on this host uses it at the moment"))
             continue
-        if not probe.hooks:
-            text = f"keys of {len(files)} files can be looked for"
-            found.append(Finding(subject, "ok", text))
-            continue
         text = f"{visible} of {len(files)} files can be observed"
         verdict: Verdict = "ok" if visible else "limited"
         costs = "" if visible else probe.summary

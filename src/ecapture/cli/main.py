@@ -54,7 +54,7 @@ _COMMANDS = {
     "rustls": (
         "ecapture.cli.capture",
         "rustls",
-        "Write the keys of programs that use rustls.",
+        "Show the plaintext of programs that use rustls, such as uv and Deno.",
     ),
     "bash": (
         "ecapture.cli.shells",

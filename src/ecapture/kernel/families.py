@@ -63,6 +63,11 @@ FAMILIES = {
         sites=True,
     ),
     Shape.GO_STACK_END: Family("gotls", "go_stack_end"),
+    Shape.RUST_ENCRYPT: Family("rustls", "rust_encrypt", rowless=True),
+    Shape.RUST_DECRYPT: Family("rustls", "rust_decrypt", "rust_decrypted", rowless=True),
+    Shape.RUST_DECRYPT_OLDER: Family(
+        "rustls", "rust_decrypt", "rust_decrypted_older", rowless=True
+    ),
     Shape.SERVED_READ: Family("pgwire", "served_read_enter", "served_read_leave", rowless=True),
     Shape.SERVED_WRITE: Family("pgwire", "served_write_enter", "served_write_leave", rowless=True),
     Shape.SERVED_INNER_READ: Family(
@@ -121,6 +126,8 @@ def host_programs(name: str, *, follow: bool) -> list[str]:
             return programs
         if feature("kprobe"):
             return [f"{program}_kprobe" for program in programs]
+    if name == "rustls" and feature("tp_btf:sock_send_length"):
+        return ["rust_socket_send", "rust_socket_receive", "rust_socket_state"]
     if name == PROCESS and feature("tp_btf:sched_process_exit"):
         return ["process_exit", "process_exec", *(["process_fork"] if follow else [])]
     if name == "shell" and feature("tp_btf:sched_process_exit"):

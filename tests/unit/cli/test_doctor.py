@@ -2,7 +2,6 @@
 """The doctor answers every question, and says what to do about what is missing."""
 
 import json
-from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -72,11 +71,3 @@ def test_a_question_that_fails_is_unknown_and_the_others_are_answered(monkeypatc
     assert found["mounts"].verdict == "unknown"
     assert "odd machine" in found["mounts"].found
     assert found["build"].verdict == "ok"
-
-
-def test_of_rustls_the_keys_are_what_can_be_had(monkeypatch):
-    target = SimpleNamespace(probe="rustls", file="/opt/program", visible=False, reason="why not")
-    monkeypatch.setattr(doctor, "examine_targets", lambda: ([target], []))
-    found = {one.subject: one for one in doctor._observed()}
-    assert found["ecapture rustls"].verdict == "ok"
-    assert found["ecapture rustls"].found == "keys of 1 files can be looked for"

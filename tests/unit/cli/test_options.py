@@ -74,16 +74,6 @@ def test_types_and_libraries_and_the_command(tmp_path, monkeypatch):
     assert config.command == ("curl", "x")
 
 
-def test_of_rustls_only_keys_can_be_had(tmp_path):
-    for words in ((), ("-m", "jsonl"), ("-m", "har", "-w", str(tmp_path / "har"))):
-        with pytest.raises(UsageError, match="only keys") as raised:
-            _config(("rustls",), given(*words), None)
-        assert "-m keylog" in raised.value.hint
-    assert _config(("rustls",), given("-m", "keylog"), None).keys
-    assert _config(("rustls",), given("-k", str(tmp_path / "keys")), None).keys
-    assert _config(("rustls", "tls"), given(), None).plaintext
-
-
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "keylog"])
 def test_every_mode_opens_its_file_before_anything_is_attached(tmp_path, mode):
     path = tmp_path / mode

@@ -9,9 +9,9 @@ from typing import Final
 
 from ecapture.binary.cache import Remembered, identity
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import NAMELESS, Library
+from ecapture.binary.library import BUILT_IN, NAMELESS, Library
 
-_KINDS: Final = ("openssl", "boringssl")
+_OPEN: Final = {"openssl": NAMELESS, "boringssl": NAMELESS, "rustls": BUILT_IN}
 _MACHINES: Final = ("x86_64", "aarch64")
 _QUICK_BYTES: Final = 16 << 20
 
@@ -68,4 +68,4 @@ class Completion:
 
 def is_open(library: Library) -> bool:
     """Tell whether a judgement can be completed by reading the file's code."""
-    return library.reason == NAMELESS and library.kind in _KINDS and library.machine in _MACHINES
+    return library.machine in _MACHINES and library.reason == _OPEN.get(library.kind, "-")

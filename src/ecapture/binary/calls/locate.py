@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where plaintext passes in a file that has OpenSSL or BoringSSL in it and no names for it.
+"""Where plaintext passes in a file that has OpenSSL, BoringSSL or rustls in it and no names for it.
 
 The answer is a completed judgement about the file: functions with their offsets, how they were
 found ("label": they name themselves; "fingerprint": by what they report), and for each the signs
@@ -15,8 +15,9 @@ import msgspec
 
 from ecapture.binary.calls import boringssl, openssl
 from ecapture.binary.calls.reports import Code
+from ecapture.binary.calls.rustls import ENCRYPT, locate_methods
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.library import NAMELESS, Kind, Library
+from ecapture.binary.library import BUILT_IN, NAMELESS, Kind, Library
 from ecapture.binary.secrets.functions import is_stub
 from ecapture.binary.secrets.image import Image
 
@@ -39,6 +40,8 @@ def complete(elf: ElfFile, library: Library) -> Library:
     Raises:
         NotExecutable: the file contradicts itself.
     """
+    if library.kind == "rustls":
+        return _with_methods(elf, library)
     source, recognise = _RULES[library.kind]
     code = Code(Image(elf))
     if not code.reporters(source):
@@ -60,6 +63,29 @@ def complete(elf: ElfFile, library: Library) -> Library:
         reason="",
         functions=functions,
         evidence=evidence,
+    )
+
+
+def _with_methods(elf: ElfFile, library: Library) -> Library:
+    methods = locate_methods(elf)
+    if methods.reason:
+        why = f"{BUILT_IN}; {methods.reason}; its keys can be had"
+        return msgspec.structs.replace(library, reason=why)
+    places = {
+        name: tuple(elf.file_offset(address, executable=True) for address in addresses)
+        for name, addresses in methods.places.items()
+    }
+    signs = f"{', '.join(methods.versions)}; starts there by {methods.proof}"
+    beside = f"alone in a table of methods beside that, and reads a record: {signs}"
+    return msgspec.structs.replace(
+        library,
+        how="fingerprint",
+        visible=True,
+        reason="",
+        functions={name: first for name, (first, *_) in places.items()},
+        copies={name: tuple(others) for name, (_, *others) in places.items() if others},
+        evidence=dict.fromkeys(places, beside)
+        | {ENCRYPT: f"before the method that tells a record's overhead, and reads one: {signs}"},
     )
 
 

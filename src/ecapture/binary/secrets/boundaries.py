@@ -58,6 +58,13 @@ class Boundaries:
         made = [place for place, target in self._relocations if target in wanted]
         return made or sorted(set(islice(self._words(wanted), _MAX_STARTS)))
 
+    def word(self, address: int) -> int:
+        """Return what eight bytes at an address are once the file is loaded, less where it is."""
+        made = self._made.get(address)
+        if made is not None:
+            return made
+        return int.from_bytes(self._image.bytes_at(address, 8), "little")
+
     def _words(self, wanted: Collection[int]) -> Iterator[int]:
         for part in self._image.parts:
             if part.executable:
@@ -98,6 +105,10 @@ class Boundaries:
             if what & 0xFFFFFFFF == kind:
                 found.append((place, target))
         return found
+
+    @cached_property
+    def _made(self) -> dict[int, int]:
+        return dict(self._relocations)
 
     @cached_property
     def _pointed(self) -> list[int]:

@@ -14,8 +14,9 @@ Assumptions, which pick the path that a working connection takes:
 - a condition, once decided on a path, stays decided.
 
 At every other conditional branch both ways are followed. On a path each place is jumped back to
-once at most, and paths and steps are limited, so any code ends in bounded time. ``arrivals`` goes
-only where one given call can be reached from, which makes large functions cheap.
+once at most unless more is asked for, and paths and steps are limited, so any code ends in bounded
+time. ``arrivals`` goes only where one given call can be reached from, which makes large functions
+cheap.
 """
 
 from __future__ import annotations
@@ -116,12 +117,14 @@ class Limits:
     """How many paths and steps (instructions) an evaluation may take.
 
     With ``doubt`` nothing is assumed of pointers: where one is compared with NULL both ways are
-    followed, so that what a function does when something is missing is seen as well.
+    followed, so that what a function does when something is missing is seen as well. A path may go
+    back to the same place ``returns`` times.
     """
 
     paths: int = 200
     steps: int = 3000
     doubt: bool = False
+    returns: int = _RETURNS
 
 
 @dataclass(slots=True)
@@ -265,9 +268,9 @@ class _Walk:
                 self._leave(state, here, operation)
             else:
                 self._apply(state, operation)
-        if other is not None and not _may_go(other, here):
+        if other is not None and not _may_go(other, here, self._limits.returns):
             other = None
-        if not _may_go(state, here):
+        if not _may_go(state, here, self._limits.returns):
             state.address = -1
         return other
 
@@ -424,13 +427,13 @@ def _move(registers: dict[int, Value], operation: Operation) -> None:
             pass
 
 
-def _may_go(state: _State, here: int) -> bool:
+def _may_go(state: _State, here: int, returns: int) -> bool:
     # Only going backwards can make a loop.
     if not 0 <= state.address <= here:
         return True
     count = state.returns.get(state.address, 0)
     state.returns[state.address] = count + 1
-    return count < _RETURNS
+    return count < returns
 
 
 def _narrow(value: Value) -> Value:
