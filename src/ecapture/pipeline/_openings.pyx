@@ -64,12 +64,12 @@ cdef inline uint32_t native(const uint8_t *at) noexcept nogil:
 def openings(bytes batch not None, tuple link_types not None):
     cdef const uint8_t *content = <const uint8_t *>PyBytes_AS_STRING(batch)
     cdef size_t size = PyBytes_GET_SIZE(batch), at = 0, length, captured
-    cdef uint32_t number
-    cdef int count = len(link_types), link
+    cdef uint32_t number, count = len(link_types)
+    cdef int link
     cdef int[256] links
     cdef Found found
-    for link in range(min(count, 256)):
-        links[link] = link_types[link]
+    for number in range(min(count, <uint32_t>256)):
+        links[number] = link_types[number]
     result = []
     while at < size:
         length = native(content + at + 4) if at + 12 <= size else 0
@@ -79,10 +79,9 @@ def openings(bytes batch not None, tuple link_types not None):
             number = native(content + at + 8)
             captured = native(content + at + 20)
             if captured <= length - 32:
-                if number < 256:
-                    link = links[number] if <int>number < count else -1
-                else:
-                    link = link_types[number] if <int>number < count else -1
+                link = -1
+                if number < count:
+                    link = links[number] if number < 256 else link_types[number]
                 found.kind = 0
                 look(content, at + 28, at + 28 + captured, link, &found)
                 if found.kind:

@@ -138,6 +138,12 @@ def test_interfaces_have_their_own_links_and_other_blocks_are_passed_over():
     assert openings(b"", ()) == []
 
 
+@pytest.mark.parametrize("number", [2, 255, 256, 1 << 31, (1 << 32) - 1])
+def test_a_number_that_no_interface_has(number):
+    block = enhanced_packet(number, 1, FRAME)
+    assert openings(block, (1, 1)) == openings(block, (1,) * 2 + (101,) * 300) == []
+
+
 @pytest.mark.parametrize("broken", [b"\6", bytes(12), struct.pack("<III", 6, 400, 0)])
 def test_it_ends_where_there_is_no_block(broken):
     block = enhanced_packet(0, 1, FRAME)
