@@ -56,6 +56,10 @@ vm: build $(VENV)/.test-tools
 bench: build $(VENV)/.test-tools
 	@$(SUDO) $(BIN)/python benchmarks/bench.py $(ARGS)
 
+# Many inputs for every parser; ARGS="--inputs 1000000 --seed 7" for more, or for others.
+fuzz: build
+	@for script in tests/fuzz/fuzz_*.py; do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+
 # After a change of bpf/wire.h.
 wire: build
 	@$(BIN)/python tools/gen_wire.py build/$(shell uname -m)/bpf/wire.$(shell uname -m).bpf.o src/ecapture/_wire.py
