@@ -114,6 +114,33 @@ struct {
 	__type(value, struct rust_shown);
 } rust_shown SEC(".maps");
 
+/* Zeros: values that would be too large for the stack, which functions that call each other share. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct rust_shown);
+} nothing_shown SEC(".maps");
+
+/* What this thread is about to show, to be filled in; NULL, and counted, if there is no room. */
+static __always_inline struct rust_shown *begin_shown(const struct conversation_key *who)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct rust_shown *shown = NULL;
+	__u32 zero = 0;
+	void *fresh = bpf_map_lookup_elem(&nothing_shown, &zero);
+
+	if (fresh && !bpf_map_update_elem(&rust_shown, &thread, fresh, BPF_ANY))
+		shown = bpf_map_lookup_elem(&rust_shown, &thread);
+	if (!shown) {
+		count_loss(table_full_records);
+		return NULL;
+	}
+	shown->who = *who;
+	shown->now = bpf_ktime_get_boot_ns();
+	return shown;
+}
+
 /* What a thread that uses rustls received last, and where to. */
 struct landing {
 	struct conversation_key who; /* who decrypted first since */
@@ -125,7 +152,6 @@ struct landing {
 	__u64 size;
 };
 
-/* Zeros: such a value is too large for the stack. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -248,14 +274,13 @@ __attribute__((noinline)) int rust_show(__u32 index)
 /* Something of so many bytes passed that cannot be read: an event without payload, and counted. */
 static __always_inline void show_unreadable(const struct conversation_key *who, __u64 bytes)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct rust_shown shown = { .who = *who, .now = bpf_ktime_get_boot_ns() };
+	struct rust_shown *shown = begin_shown(who);
 
-	shown.only.length = shown.end = bytes < RECORD_PLAIN ? bytes : RECORD_PLAIN; /* at address 0, where nothing is */
-	if (bpf_map_update_elem(&rust_shown, &thread, &shown, BPF_ANY))
-		count_loss(table_full_records);
-	else
-		rust_show(0);
+	if (!shown)
+		return;
+	/* at address 0, where nothing is */
+	shown->only.length = shown->end = bytes < RECORD_PLAIN ? bytes : RECORD_PLAIN;
+	rust_show(0);
 }
 
 /* A file that is probed twice (one inode through two overlays): the same record at the same moment. Here "covered" keeps
@@ -275,8 +300,8 @@ int rust_encrypt(struct pt_regs *regs)
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct conversation_key who = { .pid = thread >> 32 };
 	struct ec_settings *wanted = get_settings();
-	struct rust_shown shown = {}, *done;
 	struct conversation *conversation;
+	struct rust_shown *shown;
 	struct outbound message = {};
 	__u64 length, count = 1;
 	__u32 i;
@@ -295,38 +320,34 @@ int rust_encrypt(struct pt_regs *regs)
 	}
 	if (message.type != VARIANT_APPLICATION && message.type != APPLICATION_DATA)
 		return 0;
-	if (message.chunks) {
-		count = message.first;
-		shown.chunks = message.chunks;
-		shown.begin = message.begin;
-		shown.end = message.end;
-	} else {
-		shown.only.start = message.first;
-		shown.only.length = message.begin;
-		shown.end = message.begin;
-	}
-	length = shown.end - shown.begin;
+	length = message.chunks ? message.end - message.begin : message.begin;
 	if (!length)
 		return 0;
 	if (length > RECORD_PLAIN) {
 		show_unreadable(&who, RECORD_PLAIN);
 		return 0;
 	}
-	shown.who = who;
-	shown.now = bpf_ktime_get_boot_ns();
-	if (bpf_map_update_elem(&rust_shown, &thread, &shown, BPF_ANY)) {
-		count_loss(table_full_records);
+	shown = begin_shown(&who);
+	if (!shown)
 		return 0;
+	if (message.chunks) {
+		count = message.first;
+		shown->chunks = message.chunks;
+		shown->begin = message.begin;
+		shown->end = message.end;
+	} else {
+		shown->only.start = message.first;
+		shown->only.length = shown->end = length;
 	}
 	for (i = 0; i < CHUNKS_MAXIMUM; i++) {
 		if (i >= count || !rust_show(i))
 			break;
 	}
-	done = bpf_map_lookup_elem(&rust_shown, &thread);
-	if (done && done->shown < length)
-		show_unreadable(&who, length - done->shown);
+	shown = bpf_map_lookup_elem(&rust_shown, &thread);
+	if (shown && shown->shown < length)
+		show_unreadable(&who, length - shown->shown);
 	if (!has_tuple(conversation))
-		note_write(&who, conversation, length, shown.now);
+		note_write(&who, conversation, length, bpf_ktime_get_boot_ns());
 	return 0;
 }
 
@@ -422,48 +443,46 @@ static __attribute__((noinline)) void claim_landing(const struct conversation_ke
 		claim_tuple(who, conversation, &tuple);
 }
 
-static __always_inline int decrypted(struct pt_regs *regs, int newer)
+static __always_inline void show_decrypted(const struct rust_call *call, int newer)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct rust_call_key key = { .frame = frame_at_return(regs), .pid = thread >> 32 };
-	struct rust_call *found = bpf_map_lookup_elem(&rust_calls, &key);
-	struct conversation_key who = { .pid = key.pid };
+	struct conversation_key who = { .handle = call->handle, .pid = bpf_get_current_pid_tgid() >> 32 };
 	__u64 words[RESULT_WORDS] = {};
-	struct conversation *conversation;
-	struct rust_shown shown = {};
+	struct rust_shown *shown;
 	struct slice content = {};
-	struct rust_call call;
 	__u8 type = 0;
 
-	if (!found)
-		return 0;
-	call = *found;
-	bpf_map_delete_elem(&rust_calls, &key);
-	who.handle = call.handle;
-	shown.now = bpf_ktime_get_boot_ns();
-	conversation = entered_conversation(&who, shown.now);
-	if (!conversation)
-		return 0;
-	if (!bpf_probe_read_user(words, sizeof(words), (void *)call.result)) {
+	if (!entered_conversation(&who, bpf_ktime_get_boot_ns()))
+		return;
+	if (!bpf_probe_read_user(words, sizeof(words), (void *)call->result)) {
 		if ((__u8)words[0] == VARIANT_DECRYPT_ERROR)
-			return 0;
-		if (call.type)
-			type = content_of(&call, words, newer, &content);
+			return;
+		if (call->type)
+			type = content_of(call, words, newer, &content);
 	}
 	if (type < RECORD_FIRST || type > RECORD_LAST) {
-		show_unreadable(&who, call.record.length > 24 ? call.record.length - 24 : RECORD_PLAIN);
-		return 0;
+		show_unreadable(&who, call->record.length > 24 ? call->record.length - 24 : RECORD_PLAIN);
+		return;
 	}
 	if (type != APPLICATION_DATA || !content.length)
-		return 0;
-	claim_landing(&who, &call.record);
-	shown.who = who;
-	shown.only = content;
-	shown.end = content.length;
-	if (bpf_map_update_elem(&rust_shown, &thread, &shown, BPF_ANY))
-		count_loss(table_full_records);
-	else
-		rust_show(0);
+		return;
+	claim_landing(&who, &call->record);
+	shown = begin_shown(&who);
+	if (!shown)
+		return;
+	shown->only = content;
+	shown->end = content.length;
+	rust_show(0);
+}
+
+static __always_inline int decrypted(struct pt_regs *regs, int newer)
+{
+	struct rust_call_key key = { .frame = frame_at_return(regs), .pid = bpf_get_current_pid_tgid() >> 32 };
+	struct rust_call *call = bpf_map_lookup_elem(&rust_calls, &key);
+
+	if (call) {
+		show_decrypted(call, newer);
+		bpf_map_delete_elem(&rust_calls, &key);
+	}
 	return 0;
 }
 
