@@ -7,19 +7,15 @@ may be from a recording, and a recording from anybody.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy
+
+from ecapture.kernel.wire cimport EC_COMM_LENGTH, EC_FLAG_BOUNDARY, EC_FLAG_FAULT, EC_FLAG_TRUNCATED, ec_header, shifted
 
 from ecapture.events import Served
 
 cdef extern from "wire.h":
-    int EC_COMM_LENGTH, EC_KIND_SERVED, EC_FLAG_FAULT, EC_FLAG_TRUNCATED, EC_FLAG_BOUNDARY
-    cdef struct ec_header:
-        uint64_t time_ns
-        uint32_t size
-        uint16_t kind, flags
-        uint32_t pid, tid, uid, cpu
-        uint8_t comm[16]
+    int EC_KIND_SERVED
     cdef struct ec_tuple_value:
         pass
     cdef struct ec_served:
@@ -27,13 +23,6 @@ cdef extern from "wire.h":
         uint64_t generation, kept_offset
         ec_tuple_value tuple
         uint8_t direction, late
-
-
-cdef inline shifted(uint64_t time_ns, int64_t offset_ns):
-    # A recording may say anything: what does not fit becomes a large number rather than a wrong one.
-    if time_ns < <uint64_t>1 << 62 and -(<int64_t>1 << 62) < offset_ns < <int64_t>1 << 62:
-        return <int64_t>time_ns + offset_ns
-    return <object>time_ns + <object>offset_ns
 
 
 cdef class Runs:

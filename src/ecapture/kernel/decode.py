@@ -37,8 +37,8 @@ from ecapture.events import (
     ProcessExit,
     Secret,
 )
-from ecapture.kernel import _served
-from ecapture.kernel.decode_commands import decode_command
+from ecapture.kernel import _commands, _served
+from ecapture.kernel.decode_commands import unknown
 from ecapture.kernel.decode_shell import decode_shell
 from ecapture.protocols.cipher_suites import cipher_name, version_name
 
@@ -68,6 +68,7 @@ class Decoder:
         self._ends: dict[bytes, tuple[str, str]] = {}
         self._connections: dict[bytes, tuple[Connection | None, str, Negotiated | None]] = {}
         self._runs = _served.Runs(self._known_name, self._known_ends)
+        self._commands = _commands.Commands(self._known_name, unknown)
 
     def decode(self, batch: bytes) -> list[Event]:
         """Events of one batch, in its order."""
@@ -129,7 +130,10 @@ class Decoder:
 
     def _rest(self, batch: bytes, at: int, events: list[Event]) -> int:
         """Decodes what is not plaintext: a record, or several. Returns where the next begins."""
-        after = self._runs.decode(batch, at, events, self.wall_offset_ns)
+        offset_ns = self.wall_offset_ns
+        after = self._runs.decode(batch, at, events, offset_ns)
+        if after == at:
+            after = self._commands.decode(batch, at, events, offset_ns)
         return after if after > at else self._other(batch, at, events)
 
     def _other(self, batch: bytes, at: int, events: list[Event]) -> int:
@@ -160,16 +164,11 @@ class Decoder:
             events.append(self._secret(batch, at))
         elif kind == Kind.SCHEDULE and size == SCHEDULE.size:
             events += self._schedule(batch, at)
-        elif asked := self._asked(batch, at, kind, size):
-            events.append(asked)
+        elif told := decode_shell(batch, at, kind, size, self.wall_offset_ns, self._name):
+            events.append(told)
         else:
             self.malformed += 1
         return int(at + ((size + 7) & ~7))
-
-    def _asked(self, batch: bytes, at: int, kind: int, size: int) -> Event | None:
-        # What a server of a database is asked, or a shell told; None: no such record.
-        where = (batch, at, kind, size, self.wall_offset_ns, self._name)
-        return decode_command(*where) or decode_shell(*where)
 
     def _secret(self, batch: bytes, at: int) -> Secret:
         # fmt: off

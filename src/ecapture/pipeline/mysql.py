@@ -32,6 +32,7 @@ from ecapture.events import (
     Statement,
     StatementKind,
 )
+from ecapture.pipeline import _queries
 from ecapture.pipeline.sql_mask import count_placeholders, count_statements
 from ecapture.protocols.mysql_parameters import bound_values
 
@@ -126,7 +127,7 @@ class MysqlStatements:
     """A stage. Takes the events about commands out and puts statements in."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[tuple[int, int, int], _Open] = OrderedDict()
+        self._open: OrderedDict[tuple[int, int, int], _Open | _queries.Pending] = OrderedDict()
         self._sessions: OrderedDict[tuple[int, int], _Session] = OrderedDict()
         self._prepared_bytes = 0
 
@@ -134,20 +135,7 @@ class MysqlStatements:
         """See Stage. Without commands the very list comes back."""
         if not self._open and _MINE.isdisjoint(map(type, events)):
             return events
-        out: list[Event] = []
-        for event in events:
-            kind = type(event)
-            if kind is Command:
-                self._begin(event, out)  # type: ignore[arg-type]
-            elif kind is CommandText:
-                self._text(event)  # type: ignore[arg-type]
-            elif kind is CommandEnd:
-                self._end(event, out)  # type: ignore[arg-type]
-            else:
-                if kind is ProcessExit:
-                    self._exit(event, out)  # type: ignore[arg-type]
-                out.append(event)
-        return out
+        return _queries.join(self, events, self._open, self._sessions, _MAXIMUM_OPEN)
 
     def flush(self, now_ns: int) -> list[Event]:  # noqa: ARG002 - the protocol's signature
         """See Stage: nothing is due by time, since a statement may run for days."""
@@ -157,9 +145,10 @@ class MysqlStatements:
         """See Stage: what still runs comes out without an outcome."""
         return [self._unfinished(key, "running") for key in list(self._open)]
 
-    # --- one command ---
+    # --- one command; called for each record that is not taken on the way ---
 
-    def _begin(self, event: Command, out: list[Event]) -> None:
+    def begin(self, event: Command, out: list[Event]) -> None:
+        """A command begins."""
         session = self._session(event.pid, event.session, event.time_ns)
         if session.open is not None and session.open in self._open:
             out.append(self._unfinished(session.open, "gap"))
@@ -168,8 +157,9 @@ class MysqlStatements:
         session.open = event.key
         self._open[event.key] = _Open(event, {})
 
-    def _text(self, event: CommandText) -> None:
-        known = self._open.get(event.key)
+    def text(self, event: CommandText) -> None:
+        """Bytes of a command."""
+        known = self._opened(event.key)
         if known is None:
             return  # its beginning was lost, and its end will say so
         text = known.texts.get(event.role)
@@ -177,8 +167,10 @@ class MysqlStatements:
             text = known.texts[event.role] = _Text(event.length, bytearray())
         text.add(event)
 
-    def _end(self, event: CommandEnd, out: list[Event]) -> None:
-        known = self._open.pop(event.key, None)
+    def end(self, event: CommandEnd, out: list[Event]) -> None:
+        """A command ends."""
+        known = self._opened(event.key)
+        self._open.pop(event.key, None)
         session = self._session(event.pid, event.session, event.time_ns)
         if session.open == event.key:
             session.open = None
@@ -196,8 +188,21 @@ class MysqlStatements:
         begin = known.begin if known is not None else None
         out.append(self._statement(event, begin, texts, session))
 
+    def _opened(self, key: tuple[int, int, int]) -> _Open | None:
+        # The command of that name, as this module keeps it.
+        known = self._open.get(key)
+        if isinstance(known, _queries.Pending):
+            begin, text = known.begin, known.text
+            known = self._open[key] = _Open(begin, {})
+            if text is not None:
+                self.text(text)
+        return known
+
     def _unfinished(self, key: tuple[int, int, int], mark: str) -> Statement:
-        known = self._open.pop(key)
+        known = self._opened(key)
+        if known is None:
+            raise KeyError(key)
+        del self._open[key]
         begin = known.begin
         session = self._session(begin.pid, begin.session, begin.time_ns)
         if session.open == key:
@@ -323,7 +328,8 @@ class MysqlStatements:
         if prepared is not None:
             prepared.long_data = True
 
-    def _exit(self, event: ProcessExit, out: list[Event]) -> None:
+    def exit(self, event: ProcessExit, out: list[Event]) -> None:
+        """A process is gone: what it had begun has no end."""
         gone = [key for key in self._open if key[0] == event.pid]
         out += [self._unfinished(key, "process ended") for key in gone]
         for session in [key for key in self._sessions if key[0] == event.pid]:

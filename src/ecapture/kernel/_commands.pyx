@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=True, embedsignature=False
+"""Records about commands to database servers, to events. Documented in _commands.pyi.
+
+The layout is that of wire.h itself. Every size is compared with the end of the batch before anything is read: a batch
+may be from a recording, and a recording from anybody.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy
+
+from ecapture.kernel.wire cimport EC_COMM_LENGTH, EC_FLAG_FAULT, EC_FLAG_LAST, EC_FLAG_TRUNCATED, ec_header, shifted
+
+from ecapture.events import Command, CommandEnd, CommandText
+
+cdef extern from "wire.h":
+    int EC_SERVER_NAME, EC_SERVER_DATABASE
+    int EC_KIND_COMMAND, EC_KIND_COMMAND_TEXT, EC_KIND_COMMAND_END
+    int EC_TEXT_MESSAGE
+    int EC_COMMAND_ANSWERED, EC_COMMAND_CLOSES, EC_COMMAND_HAS_CONNECTION, EC_COMMAND_HAS_ROWS
+    int EC_COMMAND_HAS_STATEMENT, EC_COMMAND_HAS_AFFECTED
+    int EC_COMMAND_USER_CUT, EC_COMMAND_HOST_CUT, EC_COMMAND_DATABASE_CUT
+    int EC_COMMAND_USER_UNREAD, EC_COMMAND_HOST_UNREAD, EC_COMMAND_DATABASE_UNREAD
+    cdef struct ec_command:
+        ec_header header
+        uint64_t session, started_ns, connection, text_length
+        uint32_t statement
+        uint16_t flags
+        uint8_t command, known
+        uint8_t user[128]
+        uint8_t host[128]
+        uint8_t database[256]
+    cdef struct ec_command_text:
+        ec_header header
+        uint64_t session, started_ns, length, offset
+        uint8_t role
+    cdef struct ec_command_end:
+        ec_header header
+        uint64_t session, started_ns, connection, affected, last_id, rows
+        uint32_t statement, error, results
+        uint16_t flags
+        uint8_t command
+
+cdef enum:
+    ALL_KNOWN = 7  # user, host and database: the build shows them
+
+
+cdef inline word(const uint8_t *text, size_t room):
+    cdef const void *end = memchr(text, 0, room)
+    cdef size_t size = <const uint8_t *>end - text if end else room
+    return PyUnicode_DecodeUTF8(<const char *>text, size, "backslashreplace") if size else ""
+
+
+cdef class Commands:
+    cdef object _name_of, _unknown_of
+    # the last ones, which often come again
+    cdef ec_command _last
+    cdef object _name, _user, _host, _database
+    cdef uint64_t _started_ns
+    cdef object _key, _pid, _tid
+
+    def __init__(self, name_of, unknown_of):
+        self._name_of, self._unknown_of = name_of, unknown_of
+        self._name = self._user = None
+        self._key = None
+
+    def decode(self, bytes batch not None, size_t at, list events not None, int64_t offset_ns):
+        """See the stub."""
+        cdef const uint8_t *content = <const uint8_t *>PyBytes_AS_STRING(batch)
+        cdef size_t total = PyBytes_GET_SIZE(batch), size
+        cdef ec_header header
+        while at < total and total - at >= sizeof(ec_header):
+            memcpy(&header, content + at, sizeof(ec_header))
+            size = header.size
+            if size < sizeof(ec_header) or size > total - at:
+                break
+            if header.kind == EC_KIND_COMMAND and size == sizeof(ec_command):
+                events.append(self._begin(content + at, offset_ns))
+            elif header.kind == EC_KIND_COMMAND_TEXT and size >= sizeof(ec_command_text):
+                event = self._text(content + at, size, offset_ns)
+                if event is None:
+                    break
+                events.append(event)
+            elif header.kind == EC_KIND_COMMAND_END and size == sizeof(ec_command_end):
+                events.append(self._end(content + at, offset_ns))
+            else:
+                break
+            at += (size + 7) & ~<size_t>7
+        return at
+
+    cdef _learn(self, ec_header *header, uint64_t started_ns):
+        # Name and key of this record.
+        if self._name is None or memcmp(self._last.header.comm, header.comm, EC_COMM_LENGTH):
+            self._name = self._name_of((<char *>header.comm)[:EC_COMM_LENGTH])
+            memcpy(self._last.header.comm, header.comm, EC_COMM_LENGTH)
+        if (
+            self._key is None or self._started_ns != started_ns or self._last.header.pid != header.pid
+            or self._last.header.tid != header.tid
+        ):
+            self._started_ns, self._last.header.pid, self._last.header.tid = started_ns, header.pid, header.tid
+            self._pid, self._tid = header.pid, header.tid
+            self._key = (self._pid, self._tid, started_ns)
+
+    cdef _begin(self, const uint8_t *content, int64_t offset_ns):
+        cdef ec_command record
+        cdef int remarks = (
+            EC_COMMAND_USER_CUT | EC_COMMAND_HOST_CUT | EC_COMMAND_DATABASE_CUT
+            | EC_COMMAND_USER_UNREAD | EC_COMMAND_HOST_UNREAD | EC_COMMAND_DATABASE_UNREAD
+        )
+        memcpy(&record, content, sizeof(ec_command))
+        self._learn(&record.header, record.started_ns)
+        if self._user is None or memcmp(
+            self._last.user, record.user, EC_SERVER_NAME + EC_SERVER_NAME + EC_SERVER_DATABASE
+        ):
+            memcpy(self._last.user, record.user, EC_SERVER_NAME + EC_SERVER_NAME + EC_SERVER_DATABASE)
+            self._user = word(record.user, EC_SERVER_NAME)
+            self._host = word(record.host, EC_SERVER_NAME)
+            self._database = word(record.database, EC_SERVER_DATABASE)
+        unknown = ""
+        if record.known != ALL_KNOWN or record.flags & remarks:
+            unknown = self._unknown_of(record.known, record.flags)
+        return Command(
+            shifted(record.header.time_ns, offset_ns), self._pid, self._tid, record.header.uid, self._name,
+            record.session, self._key, record.command,
+            record.connection if record.flags & EC_COMMAND_HAS_CONNECTION else None,
+            record.statement if record.flags & EC_COMMAND_HAS_STATEMENT else None,
+            record.text_length, self._user, self._host, self._database, unknown,
+        )
+
+    cdef _text(self, const uint8_t *content, size_t size, int64_t offset_ns):
+        # None: it is not as the wire says.
+        cdef ec_command_text record
+        cdef uint16_t flags
+        memcpy(&record, content, sizeof(ec_command_text))
+        size -= sizeof(ec_command_text)
+        if record.role > EC_TEXT_MESSAGE or record.offset > record.length or size > record.length - record.offset:
+            return None
+        self._learn(&record.header, record.started_ns)
+        flags = record.header.flags
+        missing = ""
+        if flags & EC_FLAG_FAULT:
+            missing = "unreadable"
+        elif flags & EC_FLAG_TRUNCATED and flags & EC_FLAG_LAST:
+            missing = "truncated"
+        return CommandText(
+            shifted(record.header.time_ns, offset_ns), self._pid, self._tid, record.header.uid, self._name,
+            self._key, record.role, record.length, record.offset,
+            PyBytes_FromStringAndSize(<const char *>content + sizeof(ec_command_text), size), missing,
+            flags & EC_FLAG_LAST != 0,
+        )
+
+    cdef _end(self, const uint8_t *content, int64_t offset_ns):
+        cdef ec_command_end record
+        cdef uint16_t told
+        memcpy(&record, content, sizeof(ec_command_end))
+        self._learn(&record.header, record.started_ns)
+        told = record.flags
+        return CommandEnd(
+            shifted(record.header.time_ns, offset_ns), self._pid, self._tid, record.header.uid, self._name,
+            record.session, self._key, record.command,
+            record.connection if told & EC_COMMAND_HAS_CONNECTION else None,
+            record.statement if told & EC_COMMAND_HAS_STATEMENT else None,
+            record.error, record.results,
+            record.affected if told & EC_COMMAND_HAS_AFFECTED else None,
+            record.rows if told & EC_COMMAND_HAS_ROWS else None,
+            told & EC_COMMAND_ANSWERED != 0, told & EC_COMMAND_CLOSES != 0,
+        )
