@@ -26,7 +26,7 @@ from ecapture.cli.choices import (
     wants_packets,
 )
 from ecapture.cli.console import say, set_up_logging
-from ecapture.cli.options import capture_options, packets_from, scope_from
+from ecapture.cli.options import capture_options, key_options, packets_from, scope_from
 from ecapture.config import CaptureConfig, Limits, byte_size, ring_size
 from ecapture.errors import ECaptureError, UsageError
 from ecapture.outputs import STDOUT
@@ -102,7 +102,7 @@ def gotls(context: click.Context, /, **given: Any) -> None:
     metavar="FILE",
     help="Observe only this libssl3, or the one beside this libnspr4 or libnss3. Repeatable.",
 )
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
 @click.pass_context
 def nss(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of programs that use NSS: Firefox, Thunderbird and others.
@@ -139,7 +139,7 @@ def nss_files(named: Sequence[str], *, keys: bool) -> tuple[str, ...]:
 
 
 @click.command()
-@capture_options
+@key_options
 @click.option(
     "-e",
     "--elfpath",
@@ -148,7 +148,7 @@ def nss_files(named: Sequence[str], *, keys: bool) -> tuple[str, ...]:
     metavar="FILE",
     help="Observe only this program or library. Repeatable.",
 )
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
 @click.pass_context
 def rustls(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of programs that are written in Rust and use rustls 0.23 or later.

@@ -14,7 +14,7 @@ from ecapture.binary.elf import ElfFile
 from ecapture.binary.mysqld import PROGRAMS
 from ecapture.binary.process import all_pids, with_descendants
 from ecapture.cli.capture import capture
-from ecapture.cli.options import capture_options
+from ecapture.cli.options import audit_options, check_audit
 from ecapture.errors import ECaptureError, UsageError
 from ecapture.kernel.feature import feature
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 @click.command()
-@capture_options
+@audit_options
 @click.option(
     "--postgres",
     "libraries",
@@ -45,14 +45,14 @@ def postgres(context: click.Context, /, funcname: str | None, **given: Any) -> N
     With --pid and the process of a server (the postmaster) all its sessions are. --truncate limits
     the text of a statement (65536 bytes unless told otherwise).
     """
-    _check_mode(given)
+    check_audit(given)
     if funcname is not None:
         _log.warning("--funcname is not needed, and %s is not observed", funcname)
     context.exit(capture(("postgres",), _with_sessions(given), context.obj))
 
 
 @click.command()
-@capture_options
+@audit_options
 @click.option(
     "--mysqld",
     "libraries",
@@ -82,20 +82,9 @@ def mysqld(
     parameters where they are known. A statement is kept up to 64 KiB; --truncate sets another
     limit (up to 1 MiB).
     """
-    _check_mode(given)
+    check_audit(given)
     named = _server_options(given["libraries"], funcname, offset)
     context.exit(capture(("mysqld",), given | named, context.obj))
-
-
-def _check_mode(given: dict[str, Any]) -> None:
-    if given["model"] in ("text", "jsonl", "record") and given["keylogfile"] is None:
-        return
-    option = "-k" if given["keylogfile"] is not None else f"-m {given['model']}"
-    raise UsageError(
-        option=option,
-        problem="has nothing to say of statements",
-        hint="modes: text, jsonl, record",
-    )
 
 
 def _is_server(pid: int) -> bool:

@@ -8,6 +8,7 @@ long as it stays unambiguous.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import os
@@ -106,6 +107,19 @@ class _Group(click.Group):
         module, attribute, _help = _COMMANDS[full]
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = arguments[0]
+        if _complete(name) is None:
+            known = [*_COMMANDS, *_ALIASES]
+            near = [word for word in known if word.startswith(name)]
+            near = near or difflib.get_close_matches(name, known, cutoff=0.5)
+            near = list(dict.fromkeys(_ALIASES.get(word, word) for word in near))
+            advice = f" Did you mean {' or '.join(near)}?" if near else ""
+            context.fail(f"No such command {name!r}.{advice}")
+        return super().resolve_command(context, arguments)
 
     def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
         # Without importing any of them.

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pwd
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -11,6 +12,34 @@ import click
 from ecapture.config import SNAP_MAXIMUM, SNAP_MINIMUM, PacketConfig, Scope, byte_size
 from ecapture.errors import UsageError
 
+
+class _User(click.ParamType):  # type: ignore[type-arg] # generic in newer versions only
+    """A user as a number; a name is looked up."""
+
+    name = "user"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(value)
+        except ValueError:
+            pass
+        try:
+            return pwd.getpwnam(value).pw_uid
+        except KeyError:
+            self.fail(f"there is no user {value!r}", param, ctx)
+
+
+_AUDIT_MODES = ("text", "jsonl", "record")
+# What is about connections: name of the value, spelling.
+_CONNECTIONS = {
+    "keylogfile": "-k",
+    "pcapfile": "--pcapfile",
+    "interfaces": "-i",
+    "spaces": "--netns",
+    "snap_length": "--snaplen",
+    "with_names": "--with-dns",
+}
+_MESSAGES = ("hex", "raw", "brief", "color", "filter", "redact", "truncate")
 _ALL = "any"  # all interfaces, as in tcpdump
 _OUTPUT = (
     click.option(
@@ -91,7 +120,8 @@ _PACKETS = (
     click.option(
         "--pcapfile",
         metavar="FILE",
-        help="With -m pcap: write packets to FILE, as -w does. By default save.pcapng.",
+        help="Write packets to FILE, also beside another mode. With -m pcap by default"
+        " save.pcapng.",
     ),
     click.option(
         "-i",
@@ -99,7 +129,7 @@ _PACKETS = (
         "interfaces",
         multiple=True,
         metavar="NAME",
-        help="With -m pcap: packets of this interface. Repeatable; by default (any) of all.",
+        help="Packets of this interface. Repeatable; by default (any) of all.",
     ),
     click.option(
         "--netns",
@@ -107,21 +137,21 @@ _PACKETS = (
         type=click.IntRange(1),
         multiple=True,
         metavar="PID",
-        help="With -m pcap: interfaces in the network namespace of process PID. Repeatable.",
+        help="Packets in the network namespace of process PID. Repeatable.",
     ),
     click.option(
         "--snaplen",
         "snap_length",
         default="0",
         metavar="SIZE",
-        help="With -m pcap: keep at most so many bytes of each packet; 0 keeps all.",
+        help="Keep at most so many bytes of each packet; 0 keeps all.",
     ),
     click.option(
         "--with-dns",
         "with_names",
         is_flag=True,
-        help="With -m pcap and --pid, --uid, --comm, --cgroup_path or a command: also all packets"
-        " of DNS, whoever asks.",
+        help="Where packets are those of --pid, --uid, --comm, --cgroup_path or a command: also"
+        " all packets of DNS, whoever asks.",
     ),
 )
 _OPTIONS = (
@@ -140,9 +170,9 @@ _OPTIONS = (
         "-u",
         "--uid",
         "uids",
-        type=int,
+        type=_User(),
         multiple=True,
-        help="Watch processes of this user. Repeatable; 0 is root.",
+        help="Watch processes of this user, by number or name. Repeatable; 0 is root.",
     ),
     click.option(
         "--comm",
@@ -193,6 +223,62 @@ def capture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def audit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds those that mean something where no connections are observed; see ``check_audit``."""
+    command = _without(_CONNECTIONS)(capture_options(command))
+    for parameter in _parameters(command):
+        if parameter.name == "model":
+            parameter.help = f"{_AUDIT_MODES[0]} (default), {' or '.join(_AUDIT_MODES[1:])}."
+        elif parameter.name == "truncate":
+            parameter.help = "Keep at most so many bytes of each text (65536 by default)."
+        elif parameter.name == "redact":
+            parameter.help = "Replace passwords and tokens, and literals in SQL."
+        elif parameter.name == "filter":
+            parameter.help = "Show only what matches, such as 'duration > 500ms and uid == 0'."
+        elif parameter.name == "brief":
+            parameter.help = "One line each."
+    return command
+
+
+def key_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds those that mean something where only keys and packets are to be had."""
+    return _without(_MESSAGES)(capture_options(command))
+
+
+def check_audit(given: dict[str, Any]) -> None:
+    """Raises UsageError for what is about connections."""
+    if given["model"] not in _AUDIT_MODES:
+        raise UsageError(
+            option=f"-m {given['model']}",
+            problem="is about connections, and none are observed here",
+            hint=f"modes: {', '.join(_AUDIT_MODES)}",
+        )
+    for name, option in _CONNECTIONS.items():
+        if given[name] not in (None, (), "0", False):
+            raise UsageError(
+                option=option,
+                problem="is about connections, and none are observed here",
+                hint="leave it out, or see `ecapture all --help`",
+            )
+
+
+def _without(names: Iterable[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    # They are still understood, so that whoever gives one is told more than that it is unknown.
+    def hide(command: Callable[..., Any]) -> Callable[..., Any]:
+        for parameter in _parameters(command):
+            if parameter.name in names:
+                parameter.hidden = True
+        return command
+
+    return hide
+
+
+def _parameters(command: Callable[..., Any]) -> list[click.Option]:
+    # Where click collects what the decorators made.
+    found: list[click.Parameter] = command.__click_params__  # type: ignore[attr-defined]
+    return [parameter for parameter in found if isinstance(parameter, click.Option)]
 
 
 def packets_from(given: dict[str, Any]) -> PacketConfig:

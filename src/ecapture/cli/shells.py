@@ -17,7 +17,7 @@ import click
 
 from ecapture.binary import loader
 from ecapture.cli.capture import capture
-from ecapture.cli.options import capture_options
+from ecapture.cli.options import audit_options, check_audit
 from ecapture.errors import ECaptureError, TargetNotFound
 
 _EDITOR = "libreadline"
@@ -40,7 +40,7 @@ def shell_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 is_flag=True,
                 help="Also what nobody types: commands of -c, scripts and sourced files.",
             ),
-            capture_options,
+            audit_options,
         )
     ):
         command = option(command)
@@ -72,6 +72,7 @@ def bash(
     With who runs it, where, for how long and how it ended. Every bash on the host is observed,
     those that wait at their prompts, too.
     """
+    check_audit(given)
     libraries = files_of(shells, editors)
     context.exit(capture(("bash",), given | {"libraries": libraries}, context.obj))
 
@@ -86,6 +87,7 @@ def zsh(context: click.Context, /, **given: Any) -> None:
 
     Of what nobody types, the commands of -c are shown; those of scripts and sourced files are not.
     """
+    check_audit(given)
     context.exit(capture(("zsh",), given, context.obj))
 
 

@@ -9,25 +9,11 @@ import subprocess
 
 import pytest
 
-from ecapture.cli.databases import _check_mode, _server_options, _with_sessions
+from ecapture.cli.databases import _server_options, _with_sessions
 from ecapture.errors import UsageError
 from ecapture.kernel.feature import feature
 
 GIVEN = {"model": "text", "keylogfile": None, "pids": (), "follow": False, "btf": 0}
-
-
-@pytest.mark.parametrize("model", ["text", "jsonl", "record"])
-def test_modes_that_statements_have(model: str) -> None:
-    _check_mode(GIVEN | {"model": model})
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [({"model": "har"}, "-m har"), ({"model": "keylog"}, "-m keylog"), ({"keylogfile": "x"}, "-k")],
-)
-def test_modes_that_they_have_not(changes: dict[str, str], named: str) -> None:
-    with pytest.raises(UsageError, match=named):
-        _check_mode(GIVEN | changes)
 
 
 def test_without_a_process_nothing_changes() -> None:

@@ -66,6 +66,40 @@ def test_unknown_and_ambiguous_names_are_refused(captured, capsys, name):
     assert "No such command" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("tsl", "tls"), ("postgress", "postgres"), ("t", "tls or targets or gotls"), ("curl", "")],
+)
+def test_what_was_meant_is_guessed(captured, capsys, name, meant):
+    assert run(name) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert meant in last
+    assert ("Did you mean" in last) == bool(meant)
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "mysqld", "postgres"])
+@pytest.mark.parametrize(
+    "words", [["-m", "har"], ["-m", "pcap"], ["-m", "keylog"], ["-k", "x"], ["-i", "lo"],
+              ["--pcapfile", "x"], ["--netns", "1"], ["--snaplen", "99"], ["--with-dns"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_is_about_connections_is_refused_where_there_are_none(captured, capsys, name, words):
+    assert run(name, *words) == 2
+    assert not captured
+    assert f"ecapture: {' '.join(words[:2]) if words[0] == '-m' else words[0]}: is about" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "mysqld", "postgres"])
+def test_what_is_about_connections_is_not_in_the_help_where_there_are_none(capsys, name):
+    assert run(name, "--help") == 0
+    shown = capsys.readouterr().out
+    assert "text (default), jsonl or record." in shown
+    for option in ("--keylogfile", "--pcapfile", "--ifname", "--netns", "--snaplen", "--with-dns"):
+        assert option not in shown
+
+
 def test_options_and_the_command_arrive(captured):
     assert run("-d", "tls", "-p", "1", "-p", "2", "--hex", "--", "curl", "--", "-p", "9") == 0
     ((_probes, given, command),) = captured

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options have the spellings of the reference, and become settings."""
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from ecapture.cli import options
 from ecapture.cli.capture import _config, tls
 from ecapture.cli.choices import MODES, make_outputs
 from ecapture.cli.options import scope_from
@@ -126,3 +128,12 @@ def test_any_interface_means_all_and_no_length_the_longest():
 def test_options_of_packets_that_cannot_be_are_refused(words):
     with pytest.raises(UsageError):
         _config(("tls",), given(*words), None)
+
+
+def test_users_have_numbers_and_names():
+    user = options._User()
+    assert user.convert("0", None, None) == 0
+    assert user.convert("-1", None, None) == -1
+    assert user.convert("root", None, None) == 0
+    with pytest.raises(click.UsageError, match="there is no user 'n b'"):
+        user.convert("n b", None, None)
