@@ -59,6 +59,7 @@ from ecapture.kernel.shells import SHAPES, Shells
 from ecapture.notices import Notices, online_processors
 from ecapture.plan import Hook
 from ecapture.probes.spec import ProbeSpec
+from ecapture.unseen import Unseen
 
 if TYPE_CHECKING:
     from ecapture.kernel.keys import Keys
@@ -90,7 +91,7 @@ class Discovery:
         scope = config.scope
         self._only = () if scope.follow or config.command else scope.pids
         self._attached: dict[_Key, Attached] = {}
-        self._refused: set[_Key] = set()
+        self._unseen = Unseen([kind for probe in self._chosen for kind in probe.kinds])
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._watch: _native.MapWatch | None = None
@@ -228,15 +229,16 @@ class Discovery:
 
     def _attach_one(self, found: Found, *, wait: bool) -> None:
         pids = sorted(set(self._only) & set(found.pids)) if self._only else [0]
+        self._unseen.tell((found.device, found.inode), found.name, found.library)
         if self._places(found.library):
             for pid in pids:
                 key = (found.device, found.inode, pid, False)
-                with self._refusals_logged(key, found.name), pinned(found) as path:
+                with self._unseen.refusals(key, found.name), pinned(found) as path:
                     self._attach(path, found.name, found.library, key)
         if self._needs_reading(found.library) and pids:
             keys = tuple((found.device, found.inode, pid, True) for pid in pids)
             older = bool(found.pids)
-            with self._refusals_logged(keys[0], found.name), pinned(found) as path:
+            with self._unseen.refusals(keys[0], found.name), pinned(found) as path:
                 self._read(path, found.name, found.library, keys, older=older, wait=wait)
 
     def _places(self, library: Library) -> list[Place]:
@@ -337,7 +339,7 @@ class Discovery:
         while (file := self._slow.get()) is not None:
             try:
                 if not self._closed.is_set():
-                    with self._refusals_logged(file.keys[0], file.name):
+                    with self._unseen.refusals(file.keys[0], file.name):
                         self._attach_read(
                             f"/proc/self/fd/{file.fd}",
                             file.name,
@@ -358,18 +360,6 @@ class Discovery:
         for key in keys if places else ():
             self._attach_places(path, name, library, key, places)
         return bool(places)
-
-    @contextlib.contextmanager
-    def _refusals_logged(self, key: _Key, name: str) -> Iterator[None]:
-        # Said once: what was refused will be refused again.
-        try:
-            yield
-        except TargetNotFound as error:
-            _log.debug("%s is gone already: %s", name, error)
-        except ECaptureError as error:
-            if key not in self._refused:
-                self._refused.add(key)
-                _log.warning("%s cannot be observed: %s", name, error)
 
     def _attach(self, path: str, name: str, library: Library, key: _Key) -> None:
         places = self._places(library)
@@ -481,11 +471,13 @@ class Discovery:
         try:
             with _held(place, status) as held:
                 library = _identified(held, status, cache)
+                if library is not None:
+                    self._unseen.tell(key[:2], path, library)
                 if library is not None and self._places(library):
-                    with self._refusals_logged(key, path):
+                    with self._unseen.refusals(key, path):
                         self._attach(held, path, library, key)
                 if library is not None and self._needs_reading(library):
-                    with self._refusals_logged(key_of_keys, path):
+                    with self._unseen.refusals(key_of_keys, path):
                         self._read(held, path, library, (key_of_keys,), older=False, wait=False)
         except TargetNotFound:
             known.discard(key)  # the next to map it will be asked again

@@ -75,6 +75,10 @@ VERSIONS: Final = {
 """How each tells its version: the constant prefix, then the whole."""
 
 NAMELESS: Final = "its functions have no names: what it runs cannot be seen"
+NO_PROBE: Final = (
+    "there is no probe for this shell: in no build that is distributed has what reads its commands"
+    " a name"
+)
 
 
 class Shell(NamedTuple):
@@ -117,7 +121,7 @@ def nameless(elf: ElfFile, marker: bytes) -> Shell:
             wanted = (*names.required_variables, *names.variables)
             variables = elf.symtab(wanted, variables=True)
             return _shell(elf, kind, "symtab", functions, variables)
-    return Shell(kind, "content", {}, {}, NAMELESS)
+    return Shell(kind, "content", {}, {}, NAMELESS if names is not None else NO_PROBE)
 
 
 def _shell(

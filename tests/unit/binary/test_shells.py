@@ -9,7 +9,7 @@ import pytest
 
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.identify import identify
-from ecapture.binary.shells import MARKERS, NAMELESS, NAMES
+from ecapture.binary.shells import MARKERS, NAMELESS, NAMES, NO_PROBE
 
 BASH = Path("/bin/bash").resolve()
 
@@ -84,7 +84,7 @@ def test_by_constants(tmp_path, marker):
         MARKERS[marker],
         "content",
         False,
-        NAMELESS,
+        NAMELESS if MARKERS[marker] in ("bash", "zsh") else NO_PROBE,
     )
 
 

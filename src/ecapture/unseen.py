@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Says why nothing is shown of a file, once.
+
+Who waits for the commands of a shell or the statements of a server must hear at once that they will
+not come. A shell that no probe knows is told of by its kind only: every container may have one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from ecapture.binary.library import NOT_TLS, Library
+from ecapture.errors import ECaptureError, TargetNotFound
+
+_log = logging.getLogger(__name__)
+_SHELLS: Final = frozenset(("bash", "zsh"))
+_UNKNOWN_SHELLS: Final = frozenset(("busybox", "dash", "fish"))
+
+
+class Unseen:
+    """What was said already. Safe to call from several threads: at worst a line comes twice."""
+
+    def __init__(self, kinds: Collection[str]) -> None:
+        self._kinds = frozenset(kinds) & NOT_TLS
+        self._others = _UNKNOWN_SHELLS if self._kinds & _SHELLS else frozenset()
+        self._said: set[object] = set()
+
+    def tell(self, file: tuple[int, int], name: str, library: Library) -> None:
+        """Says that a file (device, inode) is not shown, if somebody might expect that it is."""
+        if library.visible:
+            return
+        if library.kind in self._kinds and self._first(file):
+            _log.warning("%s is not shown: %s", name, library.reason)
+        elif library.kind in self._others and self._first(library.kind):
+            _log.info("%s (%s) is not shown: %s", library.kind, name, library.reason)
+
+    @contextlib.contextmanager
+    def refusals(self, key: tuple[object, ...], name: str) -> Iterator[None]:
+        """Says why a file cannot be observed. What was refused once will be refused again."""
+        try:
+            yield
+        except TargetNotFound as error:
+            _log.debug("%s is gone already: %s", name, error)
+        except ECaptureError as error:
+            if self._first(key):
+                _log.warning("%s cannot be observed: %s", name, error)
+
+    def _first(self, what: object) -> bool:
+        if what in self._said:
+            return False
+        self._said.add(what)
+        return True

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why nothing is shown of a file is said once, and to those only who wait for it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from ecapture.binary.library import Library
+from ecapture.errors import NotExecutable, TargetNotFound
+from ecapture.unseen import Unseen
+
+SHELLS = ("bash", "readline")
+
+
+def library(kind, reason="it has no names"):
+    return Library(
+        kind=kind, linkage="executable", how="content", visible=not reason, reason=reason
+    )
+
+
+@pytest.fixture(autouse=True)
+def everything_is_heard(caplog):
+    caplog.set_level(logging.INFO, "ecapture")
+
+
+def test_each_file_of_what_is_watched_is_told_of_once(caplog):
+    unseen = Unseen(SHELLS)
+    for inode in (1, 2, 1):
+        unseen.tell((7, inode), f"/bin/bash-{inode}", library("bash"))
+    assert caplog.messages == [
+        "/bin/bash-1 is not shown: it has no names",
+        "/bin/bash-2 is not shown: it has no names",
+    ]
+
+
+def test_a_shell_that_no_probe_knows_is_told_of_once_in_all(caplog):
+    unseen = Unseen(SHELLS)
+    for inode, kind in enumerate(("dash", "dash", "busybox")):
+        unseen.tell((7, inode), "/bin/sh", library(kind))
+    assert caplog.messages == [
+        "dash (/bin/sh) is not shown: it has no names",
+        "busybox (/bin/sh) is not shown: it has no names",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "found"),
+    [
+        (SHELLS, library("bash", reason="")),
+        (SHELLS, library("zsh")),
+        (("mysqld",), library("dash")),
+        (("openssl", "rustls"), library("rustls")),
+    ],
+)
+def test_nothing_is_said_to_who_does_not_wait_for_it(caplog, kinds, found):
+    Unseen(kinds).tell((7, 1), "/bin/x", found)
+    assert caplog.messages == []
+
+
+def test_a_refusal_is_told_of_once_and_what_is_gone_not_at_all(caplog):
+    unseen = Unseen(SHELLS)
+    for _ in range(2):
+        with unseen.refusals((7, 1, 0, False), "/bin/x"):
+            raise NotExecutable(path="/bin/x", reason="is cut")
+        with unseen.refusals((7, 2, 0, False), "/bin/y"):
+            raise TargetNotFound(looked_for="/bin/y", looked_in="the file system")
+    [line] = caplog.messages
+    assert line.startswith("/bin/x cannot be observed: ")
+    with pytest.raises(ValueError, match="other"), unseen.refusals((7, 3), "/bin/z"):
+        raise ValueError("other")
