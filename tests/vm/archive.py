@@ -157,15 +157,15 @@ class Suite:
         """Return the names of the suite's packages that begin with ``prefix``."""
         return self._apt("apt-cache", "pkgnames", prefix, limit=60).split()
 
-    def closure(self, package: str) -> list[str]:
-        """Return the names of a package and of all that it needs, recommendations left out."""
+    def closure(self, *packages: str) -> list[str]:
+        """Return the names of packages and of all that they need, recommendations left out."""
         listing = self._apt(
             "apt-get",
             "install",
             "--no-install-recommends",
             "--print-uris",
             "-y",
-            package,
+            *packages,
             limit=60,
         )
         rows = (line.split() for line in listing.splitlines() if line.startswith("'"))

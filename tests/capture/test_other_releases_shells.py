@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shells of other releases, in trees of their own: each command once, whole, with its status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import CAPTURES, DEADLINE, Captured, run_ecapture, wait_until
+from suites import tree
+from terminals import END, INTERRUPT, SUSPEND, Terminal
+
+pytestmark = [CAPTURES, pytest.mark.needs("btf")]
+SUITES = ("bullseye", "trixie", "sid")
+NOBODY = 65534
+PLAIN = {"bash": ("--norc", "--noprofile"), "zsh": ("-f", "-i")}
+
+
+@pytest.fixture(params=SUITES)
+def release(request):
+    """A release of Debian."""
+    return tree(request.param)
+
+
+@pytest.fixture
+def watched(tmp_path_factory):
+    """``watched("--pid", "1", probe="zsh")`` captures commands as JSON lines."""
+    running = []
+
+    def start(*options, **how):
+        folder = tmp_path_factory.mktemp("captured")
+        running.append(Captured(folder, *options, **({"probe": "bash", "mode": "jsonl"} | how)))
+        return running[-1]
+
+    yield start
+    for run in running:
+        run.__exit__()
+
+
+def commands(run, *pids):
+    """The lines of these processes, once the capture has ended."""
+    if run.process.poll() is None:
+        run.finish()
+    assert run.summary["lost"] == 0, run.stderr
+    lines = [json.loads(line) for line in Path(run.path).read_text().splitlines()]
+    return [line for line in lines if not pids or line["pid"] in pids]
+
+
+def told(lines):
+    return [(line["text"], line["status"]) for line in lines]
+
+
+def typed_in(name, release, folder, **how):
+    """A shell of the release at a terminal."""
+    return Terminal(*release.command(folder, name, *PLAIN[name.partition("-")[0]]), **how)
+
+
+def varied():
+    """Lines of many kinds, and the status of each."""
+    return [
+        ("echo one", 0),
+        ("false two", 1),
+        ("(exit 3)", 3),
+        ("! true 'four'", 1),
+        ("nosuchcommand5", 127),
+        ("f6() { return 6; }; f6", 6),
+        ("for i in 1 2; do echo $i seven; done >/dev/null", 0),
+        ("echo ä€😀ã eight", 0),
+        ("echo " + "x" * 3000 + " nine", 0),
+        ("true | (exit 10)", 10),
+    ]
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh"])
+def test_typed_lines_of_two_users(watched, release, name, open_folder):
+    """From the first line to the last, of a shell that waited and of one that started later."""
+    folder = open_folder
+    with typed_in(name, release, folder) as waiting:
+        waiting.ready()
+        run = watched(probe=name)
+        with typed_in(name, release, folder, env={"IN_TREE_UID": str(NOBODY)}) as later:
+            later.ready()
+            for shell in (waiting, later):
+                for line, _status in varied():
+                    shell.run(line)
+                shell.send("exit 3\n")
+                assert os.waitstatus_to_exitcode(shell.wait()) == 3
+            lines = commands(run, waiting.pid, later.pid)
+    for shell, uid in ((waiting, 0), (later, NOBODY)):
+        own = [line for line in lines if line["pid"] == shell.pid]
+        assert told(own) == [*varied(), ("exit 3", 3)]
+        assert [line["ended"] for line in own] == ["returned"] * 10 + ["exited"]
+        assert {line["missing"] for line in own} == {""}
+        assert {(line["comm"], line["uid"], line["terminal"]) for line in own} == {
+            (name, uid, shell.name)
+        }
+        assert {line["directory"] for line in own} == {"/tmp"}
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh"])
+def test_history_several_lines_and_jobs(watched, release, name, tmp_path):
+    with typed_in(name, release, tmp_path) as shell:
+        shell.ready()
+        run = watched("--pid", shell.pid, probe=name)
+        shell.run("echo one two")
+        shell.run("echo !!")
+        shell.run("for i in 1 2", "do", "  echo $i", "done")
+        shell.run("cat <<END", "a line", "", "END")
+        shell.send("sleep 1000\n")
+        shell.when_running()
+        shell.send(INTERRUPT)
+        shell.ready()
+        shell.send("cat\n")
+        shell.when_running()
+        shell.send(SUSPEND)
+        shell.ready()
+        shell.send("fg\n")
+        shell.when_running()
+        shell.send(END)
+        shell.ready()
+        shell.send("exec ls /\n")
+        shell.wait()
+        lines = commands(run)
+    assert told(lines) == [
+        ("echo one two", 0),
+        ("echo echo one two", 0),
+        ("for i in 1 2\ndo\n  echo $i\ndone", 0),
+        ("cat <<END\na line\n\nEND", 0),
+        ("sleep 1000", 130),
+        ("cat", 148),
+        ("fg", 0),
+        ("exec ls /", None),
+    ]
+    assert {line["typed"] for line in lines if line["typed"] != line["text"]} == {"echo !!"}
+    assert lines[-1]["ended"] == "replaced"
+
+
+SCRIPT = """\
+x=1
+double() { return $(($1 * 2)); }
+double 4
+for word in a b; do
+    true $word
+done
+. ./part.sh
+exit 7
+"""
+RAN = [
+    ("x=1", 0, "script"),
+    ("return $(($1 * 2))", 8, "script"),
+    ("double 4", 8, "script"),
+    ("true $word", 0, "script"),
+    ("true $word", 0, "script"),
+    ("for word in a b", 0, "script"),
+    ("false sourced", 1, "sourced"),
+    (". ./part.sh", 1, "script"),
+    ("exit 7", 7, "script"),
+]
+
+
+def carried_out(release, folder, *words):
+    """A program of the release, to its end; its process and status."""
+    process = subprocess.Popen(
+        release.command(folder, *words), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    return process.pid, process.wait(DEADLINE)
+
+
+def test_what_nobody_types(watched, release, tmp_path):
+    (tmp_path / "part.sh").write_text("false sourced\n")
+    (tmp_path / "job.sh").write_text(SCRIPT)
+    text = "echo one >/dev/null\nfalse\nexec true"
+    with typed_in("bash", release, tmp_path) as other:  # so that its file is known
+        other.ready()
+        run = watched("--non-interactive")
+        script, status = carried_out(release, tmp_path, "bash", "job.sh")
+        assert status == 7
+        string, status = carried_out(release, tmp_path, "bash", "-c", text)
+        assert status == 0
+        lines = commands(run, script, string)
+    own = [line for line in lines if line["pid"] == script]
+    assert [(line["text"], line["status"], line["origin"]) for line in own] == RAN
+    assert {line["place"] for line in own if line["origin"] == "script"} == {"job.sh"}
+    own = [line for line in lines if line["pid"] == string]
+    assert [(line["text"], line["status"], line["origin"]) for line in own] == [
+        ("echo one > /dev/null", 0, "string"),
+        ("false", 1, "string"),
+        ("exec true", None, "string"),
+    ]
+
+
+def test_strings_of_zsh(watched, release, tmp_path):
+    with typed_in("zsh", release, tmp_path) as other:
+        other.ready()
+        run = watched("--non-interactive", probe="zsh")
+        text = "echo a >/dev/null\nexit 9"
+        pid, status = carried_out(release, tmp_path, "zsh", "-f", "-c", text)
+        [line] = commands(run, pid)
+    assert (line["text"], line["status"], line["ended"], line["origin"]) == (
+        *(text, status, "exited"),
+        "string",
+    )
+    assert status == 9
+
+
+# --- what cannot be seen ---
+
+UNSEEN = {
+    "dash": ("dash", ("dash",)),
+    "busybox": ("busybox", ("busybox", "sh")),
+    "fish": ("fish", ("fish",)),
+    "bash-static": ("bash", ("bash-static", *PLAIN["bash"])),
+    "zsh-static": ("zsh", ("zsh-static", *PLAIN["zsh"])),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_cannot_be_seen_is_said(watched, release, name, tmp_path):
+    """By ``targets`` of the process, and by a capture that waits for its commands, once."""
+    kind, words = UNSEEN[name]
+    with subprocess.Popen(
+        release.command(tmp_path, *words), stdin=subprocess.PIPE, env={"HOME": "/tmp"}
+    ) as shell:
+        wait_until(lambda: Path(f"/proc/{shell.pid}/comm").read_text().strip() == words[0], name)
+        listed = run_ecapture("targets", "--json", "-p", shell.pid)
+        [target] = json.loads(listed.stdout)
+        run = watched("--pid", shell.pid, probe="zsh" if kind == "zsh" else "bash")
+        told_why = [line for line in run.errors.so_far() if "is not shown: " in line]
+        assert commands(run) == []
+        shell.stdin.close()
+        assert shell.wait(DEADLINE) == 0
+    assert (target["kind"], target["visible"], target["how"]) == (kind, False, "content")
+    assert len(target["reason"]) > 20
+    [line] = told_why
+    assert line.endswith(f"is not shown: {target['reason']}\n")
+    assert target["file"] in line
