@@ -44,7 +44,7 @@ check: build $(VENV)/.test-tools
 lint:
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint --max-line-length=120 src/ecapture/kernel/*.pyx src/ecapture/kernel/*.pxd src/ecapture/pipeline/*.pyx
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint --max-line-length=120 src/ecapture/kernel/*.pyx src/ecapture/kernel/*.pxd src/ecapture/pipeline/*.pyx src/ecapture/formats/*.pyx
 	@PYTHONPATH=src $(BIN)/lint-imports --no-cache > /dev/null || PYTHONPATH=src $(BIN)/lint-imports --no-cache
 
 types:

@@ -29,6 +29,7 @@ from ecapture.events import (
     Said,
     Statement,
 )
+from ecapture.formats import _statements
 from ecapture.formats import jsonl_types as types
 from ecapture.formats.content import ContentType, content_type, field_text, is_text, text_of
 from ecapture.formats.header_line import HeaderLine, all_marks
@@ -77,9 +78,12 @@ class JsonLinesFormat:
         self._time = HeaderLine().time
         self._connections: dict[Connection, types.Connection] = {}
         self._encoder = msgspec.json.Encoder()
+        self._statements = _statements.Lines(container_of, self._time)
 
     def encode(self, events: list[Event]) -> list[bytes]:
         """The lines of one batch, in pieces to be written one behind the other."""
+        if Statement in map(type, events):
+            return [self._statements.encode(events, self.line)]
         lines = [line for line in map(self.line, events) if line is not None]
         return [self._encoder.encode_lines(lines)] if lines else []
 

@@ -23,6 +23,7 @@ from ecapture.events import (
     Summary,
 )
 
+_CONCERNED = frozenset((Plaintext, ConversationEnd, Secret, ProcessExit))
 _IDLE_NS = 3600 * 1_000_000_000
 _SWEEP_NS = 60 * 1_000_000_000
 _MAXIMUM_ASLEEP = 65536
@@ -50,6 +51,12 @@ class Flows:
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without gaps or exits the very list comes back."""
+        kinds = set(map(type, events))
+        if Served in kinds:
+            self._count_served(events)
+        return events if kinds.isdisjoint(_CONCERNED) else self._follow(events)
+
+    def _follow(self, events: list[Event]) -> list[Event]:
         conversations, summary = self._conversations, self.summary
         extra: list[tuple[int, list[Event]]] = []
         shown = size = 0
@@ -112,20 +119,23 @@ class Flows:
         if event.missing:
             self.summary.unreadable += 1
 
-    def _served(self, event: Served) -> None:
+    def _count_served(self, events: list[Event]) -> None:
         summary = self.summary
-        summary.events += 1
-        summary.bytes += len(event.payload)
-        if not event.kept_offset and event.direction == "read":
-            summary.flows += 1
-        if event.missing:
-            summary.unreadable += 1
+        shown = size = 0
+        for event in events:
+            if type(event) is Served:
+                shown += 1
+                size += len(event.payload)
+                if not event.kept_offset and event.direction == "read":
+                    summary.flows += 1
+                if event.missing:
+                    summary.unreadable += 1
+        summary.events += shown
+        summary.bytes += size
 
     def _other(self, event: Event) -> list[Event] | None:
         # The events that take the place of this one; None: it stays as it is.
-        if type(event) is Served:
-            self._served(event)
-        elif type(event) is ConversationEnd:
+        if type(event) is ConversationEnd:
             if event.conversation in self._conversations:
                 self._forget(event.conversation, event.time_ns, event.reason)
             self._asleep.pop(event.conversation, None)
