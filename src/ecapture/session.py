@@ -204,10 +204,16 @@ class Capture:
     def _attach(self, discovery: Discovery) -> None:
         # Both may take seconds, and mostly wait: one for files, the other for the kernel.
         with ThreadPoolExecutor(1) as thread:
-            placing = thread.submit(self._packets.attach) if self._packets is not None else None
-            discovery.start()
-            if placing is not None:
-                placing.result()
+            packets = self._packets
+            placing = thread.submit(packets.attach) if packets is not None else None
+            try:
+                discovery.start()
+                if placing is not None:
+                    placing.result()
+            except BaseException:
+                if packets is not None:
+                    packets.detach()
+                raise
 
     def ready(self) -> str:
         """What is attached, in one line; starts the command if there is one."""

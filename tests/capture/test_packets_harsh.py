@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from dissect import facts
-from harness import CAPTURES, wait_until
+from harness import CAPTURES, DEADLINE, ECAPTURE, Lines, environment, wait_until
+from servers import running
 
 from ecapture.formats.pcapng import Block, Code, blocks, options_of, process_of
 from ecapture.kernel.feature import feature
@@ -163,6 +164,23 @@ def test_an_interface_that_was_asked_for_may_vanish_and_come_back(capture, netwo
     assert set(said[2:]) == {b"again"}
     assert set(interfaces(Path(capturing.path))) == {"gone", "vleft"}
     assert facts(Path(capturing.path))["Number of interfaces in file"] == "3"
+
+
+@pytest.mark.skipif(not TCX, reason="needs tcx, which makes starting slow")
+def test_a_capture_that_is_interrupted_while_it_starts_leaves_nothing(network, left, tmp_path):
+    """Of many interfaces some have programs by then, of which the rest is not waited for."""
+    names = [f"many{number}" for number in range(30)]
+    for name in names:
+        network.ip(network.left, "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+    with network.holder(network.left) as pid:
+        words = [ECAPTURE, "tls", "-m", "pcap", "--netns", pid, "-w", tmp_path / "x.pcapng"]
+        with running(*words, stdin=None, stderr=subprocess.PIPE, env=environment({})) as starting:
+            said = Lines(starting.stderr)
+            said.wait_for(lambda line: "62 interfaces" in line, "how many interfaces there are")
+            starting.send_signal(signal.SIGINT)
+            assert starting.wait(DEADLINE) == 130
+        assert left(lambda: sum(map(programs_at, names))) == 0
+    assert not [line for line in said.all() if line.startswith(("ready", "Traceback"))]
 
 
 def word_in(path, word):

@@ -239,6 +239,8 @@ class PacketPrograms:
         self._wall_offset_ns = wall_offset_ns
         self._next = 0
         self._started = False
+        self._ending = False
+        self._attaching = threading.Lock()
         self._told: list[Event] = []
         self._spaces: list[_SpacePrograms] = []
         self._counted: list[tuple[int, int]] = []
@@ -257,7 +259,14 @@ class PacketPrograms:
 
         May take seconds: the kernel waits for all its readers at every link, while it holds the
         lock that all changes of interfaces need, so neither threads nor batches make it faster.
+        Another thread may end it by ``detach`` or ``close``.
         """
+        with self._attaching:
+            self._attach_all()
+            if not self._ending and not any(of_space.watched for of_space in self._spaces):
+                raise TargetNotFound(looked_for="an interface", looked_in="the network namespace")
+
+    def _attach_all(self) -> None:
         wanted = self._plan.count()
         if wanted >= _MANY and feature("tcx"):
             _log.info(
@@ -266,8 +275,6 @@ class PacketPrograms:
         for of_space, (_space, _watch, links) in zip(self._spaces, self._plan.spaces, strict=True):
             self._attach(of_space, links)
         self._started = True
-        if not any(of_space.watched for of_space in self._spaces):
-            raise TargetNotFound(looked_for="an interface", looked_in="the network namespace")
 
     def _load_all(self, programs: Programs) -> None:
         owners = self._load(programs, OWNERS, wanted_programs())
@@ -321,6 +328,8 @@ class PacketPrograms:
         def attach() -> None:
             of_space.clean(links)
             for link in wanted:
+                if self._ending:
+                    return
                 self._attach_one(of_space, link)
 
         of_space.space.call(attach)
@@ -416,6 +425,11 @@ class PacketPrograms:
         ``attach``): a thread does it, until ``close``. But one is taken out at once, for which the
         kernel waits for all programs that are running.
         """
+        self._ending = True
+        with self._attaching:
+            self._detach()
+
+    def _detach(self) -> None:
         if self._removal is not None:
             return
         attached = []
