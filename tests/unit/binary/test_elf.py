@@ -95,7 +95,7 @@ def test_agrees_with_readelf_on_the_headers(path: Path) -> None:
 def test_agrees_with_nm_on_exported_functions(path: Path) -> None:
     truth = nm(path, "-D")
     with ElfFile(path) as elf:
-        for name in [*NAMES, *random.Random(7).sample(sorted(truth), 200)]:
+        for name in [*NAMES, *random.Random(7).sample(sorted(truth), min(200, len(truth)))]:
             found = elf.symbol(name)
             if found is None:  # nm does not tell functions from addresses of another kind
                 row = re.search(rf" (\w+) +\w+ +\w+ +\w+ {name}(@|$)", header(path, "--dyn-syms"))

@@ -20,6 +20,10 @@ Compile = Callable[..., Path]
 
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
 
+STATIC = subprocess.run(
+    ["pkg-config", "--static", "--libs", "openssl"], check=True, capture_output=True, text=True
+).stdout.split()
+
 OWN_OPENSSL = """
 #define PUBLIC __attribute__((noinline))
 PUBLIC int SSL_read(void *s, void *b, int n) { return n + 1; }
@@ -84,7 +88,8 @@ def test_knows_the_system_openssl() -> None:
     truth = nm_offsets(path, "-D")
     exported = {name: at for name, at in library.functions.items() if "internal" not in name}
     assert exported == {name: truth[name] for name in exported}
-    assert set(library.through) == {"SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"}
+    # Since 3.3 SSL_write_ex goes on to SSL_write_ex2, which another library might replace.
+    assert {"SSL_read", "SSL_read_ex", "SSL_write"} <= set(library.through)
     assert set(library.through.values()) == set(library.functions) - set(exported)
     assert set(library.evidence) == set(library.functions) - set(exported)
     assert {"SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex", "SSL_set_fd", "SSL_free"} <= (
@@ -147,7 +152,7 @@ def test_takes_no_import_for_a_definition(compile_c: Compile) -> None:
 
 
 def test_finds_hidden_functions_of_a_static_library(compile_c: Compile) -> None:
-    path = compile_c(CALLER, "-static", "-lssl", "-lcrypto")
+    path = compile_c(CALLER, "-static", *STATIC)
     library = found(path)
     assert (library.kind, library.how, library.visible) == ("openssl", "symtab", True)
     assert library.linkage == "executable"
@@ -159,7 +164,7 @@ def test_finds_hidden_functions_of_a_static_library(compile_c: Compile) -> None:
 
 
 def test_says_why_a_stripped_static_library_is_invisible(compile_c: Compile) -> None:
-    library = found(compile_c(CALLER, "-static", "-s", "-lssl", "-lcrypto"))
+    library = found(compile_c(CALLER, "-static", "-s", *STATIC))
     assert (library.kind, library.how, library.visible) == ("openssl", "content", False)
     assert library.linkage == "static-hidden"
     assert "stripped" in library.reason

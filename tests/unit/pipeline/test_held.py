@@ -350,7 +350,7 @@ def test_wireshark_decrypts_what_was_told_after_the_packets(tmp_path, version):
         path = tmp_path / "talk.pcapng"
         path.write_bytes(b"".join(written))
         shown = subprocess.run(
-            ["tshark", "-r", path, "-Y", "http", "-T", "fields", "-e", "http.request.uri"],
+            ["tshark", "-r", path, "-Y", "http.request", "-T", "fields", "-e", "http.request.uri"],
             capture_output=True,
             text=True,
             check=True,

@@ -27,7 +27,7 @@ def test_without_a_table_nothing_is_a_start(assemble):
 def test_stubs_jump_through_memory(assemble):
     code = assemble(
         stub="jmp *0x1000(%rip)",
-        marked="endbr64\nbnd jmp *0x1000(%rip)",
+        marked="endbr64\n.byte 0xf2\njmp *0x1000(%rip)",
         table="jmp *%rax",
         method="mov 8(%rdi), %rax\njmp *0x38(%rax)",
         plain="mov 8(%rdi), %rax\nret",
