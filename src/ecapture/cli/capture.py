@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from ecapture.cli import contradictions
 from ecapture.cli.choices import (
     key_log,
     make_outputs,
@@ -185,6 +186,7 @@ def everything(context: click.Context, /, *, only: str | None, **given: Any) -> 
 
 def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] | None) -> int:
     """Runs one capture as the options say; ``command`` stood after --. Returns the exit code."""
+    contradictions.check(given, command)
     set_up_logging(debug=given["debug"], path=given["logaddr"])
     config = _config(chosen, given, command)
     session = Capture(config, keep_stdout=not _writes_to_stdout(given))

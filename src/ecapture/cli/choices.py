@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from ecapture.cli.contradictions import check_filter
 from ecapture.config import TEXT_BYTES, TEXT_MAXIMUM, byte_size
 from ecapture.errors import UsageError
 from ecapture.events import InterfaceCounts, SessionFacts
@@ -138,7 +139,9 @@ def make_stages(
                 problem="a recording holds what the kernel sent, unparsed",
                 hint="record without it, and filter on replay",
             )
-        stages.append(Filtered(Filter(given["filter"], container_of=container_of)))
+        expression = Filter(given["filter"], container_of=container_of)
+        check_filter(given, expression.mentions)
+        stages.append(Filtered(expression))
     stages += _only_status(given)
     if given["redact"]:
         from ecapture.pipeline.redact import Redacted  # noqa: PLC0415

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from ecapture.cli import contradictions
 from ecapture.cli.choices import make_outputs, make_stages, only_packets
 from ecapture.cli.console import say, set_up_logging
 from ecapture.cli.options import output_options
 from ecapture.errors import ECaptureError, UsageError
+from ecapture.outputs import STDOUT
 from ecapture.session import Replay, run
 
 
@@ -20,7 +22,10 @@ from ecapture.session import Replay, run
 @click.option("-d", "--debug", is_flag=True, help="Tell each step.")
 @click.pass_context
 def replay(context: click.Context, /, recording: str, **given: Any) -> None:
-    """Show what `ecapture tls -m record -w FILE` wrote, as the live run did. Needs no root."""
+    """Show what `ecapture tls -m record -w FILE` wrote, as the live run did. Needs no root.
+
+    FILE may be - for standard input.
+    """
     set_up_logging(debug=given["debug"], path=None)
     if only_packets(given):
         raise UsageError(
@@ -28,7 +33,8 @@ def replay(context: click.Context, /, recording: str, **given: Any) -> None:
             problem="a recording has no packets",
             hint="its keys are had with -m keylog; packets are captured live",
         )
-    with Replay(recording) as source:
+    contradictions.check(given | {"recording": recording})
+    with Replay("/dev/stdin" if recording == STDOUT else recording) as source:
         stages = make_stages(given, source.container_of, source.session_of)
         outputs = make_outputs(given, source.container_of, source.session_of)
         try:

@@ -132,14 +132,15 @@ def text_of(content: bytes, kind: ContentType, *, cut: bool) -> str | None:
 def printable(content: bytes, kind: ContentType) -> bytes | None:
     """Return content for reading: as it is, or in UTF-8 if it was in another charset. None: binary.
 
-    What claims to be text is let pass with bytes that are not UTF-8, but not with control
-    characters (such as content whose coding could not be undone).
+    What claims to be text is let pass with bytes that are not UTF-8, or with control characters,
+    but not with both, nor with NUL (such as content whose coding could not be undone).
     """
     if kind.textual is False:
         return None
     wide = kind.charset.startswith(("utf-16", "utf-32"))
     if (kind.textual or kind.charset != "utf-8") and not wide and _has_controls(content):
-        return None
+        odd = b"\0" in content[:_LOOKED_AT] or kind.charset != "utf-8"
+        return None if odd or _decoded(content, "utf-8", cut=True) is None else content
     if kind.charset != "utf-8":
         return content.decode(kind.charset, "replace").encode()
     return content if kind.textual or is_text(content) else None

@@ -95,7 +95,11 @@ class RecordingReader:
                 hint="record one: ecapture tls -m record -w FILE",
             ) from None
         except OSError as error:
-            raise TargetNotFound(looked_for=self.path, looked_in=error.strerror) from None
+            raise TargetNotFound(
+                looked_for=self.path,
+                looked_in=f"the file system ({error.strerror})",
+                hint="give a file that `ecapture tls -m record -w FILE` wrote",
+            ) from None
         try:
             self.metadata = self._metadata()
         except BaseException:

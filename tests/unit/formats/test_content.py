@@ -89,6 +89,10 @@ def test_printable() -> None:
     assert printable(b"\xe9", kind_of("text/html")) == b"\xe9"
     assert printable(b"\xe9!", kind_of("")) is None
     assert printable(b"\x1f\x8b\x00", kind_of("text/html")) is None
+    assert printable(b"\x1f\x8b\x01", kind_of("text/html")) is None
+    assert printable(b"\x01\x07caf\xc3\xa9", kind_of("text/html")) == b"\x01\x07caf\xc3\xa9"
+    assert printable(b"\x01\x07caf\xc3", kind_of("application/json")) == b"\x01\x07caf\xc3"
+    assert printable(b"\x01\x07caf", kind_of("")) is None
     assert printable(b"\x1f\x8b\x00", kind_of("text/html; charset=gbk")) is None
     assert printable(b"\xe9", kind_of("text/html; charset=iso-8859-1")) == "é".encode()
     assert printable("é".encode("utf-16"), kind_of("x/y; charset=utf-16")) == "é".encode()
