@@ -8,13 +8,14 @@ command's own standard output is moved to standard error unless the capture is w
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import signal
 import sys
 from collections.abc import Sequence
 
-from ecapture.errors import TargetNotFound, UsageError
+from ecapture.errors import NotExecutable, TargetNotFound, UsageError
 
 
 class Launched:
@@ -65,7 +66,7 @@ class Launched:
             os._exit(127)
 
     def start(self) -> None:
-        """Lets the command run. Raises TargetNotFound if it cannot be executed."""
+        """Lets the command run. Raises TargetNotFound or NotExecutable if it cannot be."""
         self._started = True
         os.write(self._go_write, b"g")
         os.close(self._go_write)
@@ -73,10 +74,12 @@ class Launched:
             code = failed.read()
         if code:
             self.wait()
-            raise TargetNotFound(
-                looked_for=self.command[0],
-                looked_in=f"PATH ({os.strerror(int(code))})",
-                hint="give the command after -- as you would type it",
+            number, hint = int(code), "give the command after -- as you would type it"
+            if number == errno.ENOENT:
+                looked_in = f"PATH ({os.strerror(number)})"
+                raise TargetNotFound(looked_for=self.command[0], looked_in=looked_in, hint=hint)
+            raise NotExecutable(
+                path=self.command[0], reason=f"cannot be run ({os.strerror(number)})", hint=hint
             )
 
     def poll(self) -> int | None:

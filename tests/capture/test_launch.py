@@ -136,3 +136,23 @@ def test_interrupting_the_capture_ends_the_command(capture, tmp_path):
         assert run.process.stdout.readline() == "started\n"
         run.finish()
     assert run.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("tls", "--", "true"), "`ecapture targets` lists who can be observed"),
+        (("bash", "--", "bash", "-c", "true"), "is shown with --non-interactive"),
+    ],
+)
+def test_a_capture_that_saw_nothing_says_what_to_do(words, advice):
+    lines = run_ecapture(*words).stderr.decode().splitlines()
+    assert lines[-1].startswith("summary: events=0 ")
+    assert lines[-2].startswith("ecapture: nothing was seen; ")
+    assert advice in lines[-2]
+
+
+def test_a_capture_that_saw_something_does_not(capture, tlspeer):
+    with capture(command=[tlspeer, "pair"]) as run:
+        run.finish(None)
+    assert "nothing was seen" not in run.stderr

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ecapture.errors import TargetNotFound, UsageError
+from ecapture.errors import NotExecutable, TargetNotFound, UsageError
 from ecapture.launch import Launched
 
 
@@ -52,7 +52,7 @@ def test_what_cannot_be_executed_is_told_with_the_reason(tmp_path):
         run("/nonexistent/program")
     plain = tmp_path / "plain"
     plain.write_text("text")
-    with pytest.raises(TargetNotFound, match="Permission denied"):
+    with pytest.raises(NotExecutable, match=r"plain: cannot be run \(Permission denied"):
         run(str(plain))
 
 

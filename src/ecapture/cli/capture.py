@@ -206,8 +206,17 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
                 return 0
             raise
         _tell_late(sum(getattr(stage, "late", 0) for stage in stages))
+        if not (summary.events or summary.statements or summary.packets):
+            _log.info("nothing was seen; %s", _advice(config))
         say(str(summary))
     return session.status or 0
+
+
+def _advice(config: CaptureConfig) -> str:
+    # A miss must not be silence: it is what users of such tools puzzle over most.
+    if not config.unattended and any(probes()[name].unattended_hooks for name in config.probes):
+        return "what nobody types (-c, scripts) is shown with --non-interactive"
+    return "`ecapture targets` lists who can be observed, and why others cannot"
 
 
 def _tell_late(count: int) -> None:
