@@ -26,6 +26,7 @@ from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.binary.secrets.evaluate import Evaluator, Pointer, Scalar, Trace, Value
 from ecapture.binary.secrets.functions import Functions, is_stub
 from ecapture.binary.secrets.image import Image
+from ecapture.binary.secrets.operations import Add, Call, Jump, Set
 from ecapture.binary.server import FIELDS, Server, Walk
 from ecapture.errors import NotExecutable
 
@@ -80,6 +81,7 @@ _NAME_PARTS: Final = (
 )
 _NUL_ENDED, _COUNTED, _HALF, _WHOLE = 0, 8, 4, 8
 _FURTHEST: Final = 1 << 16
+_LONGEST_CALLER: Final = 4096  # bytes
 
 
 class Located(msgspec.Struct, frozen=True):
@@ -118,8 +120,12 @@ def locate(elf: ElfFile, *, named: str = "", at: int | None = None) -> Located |
             if symbol is not None and _plantable(image, functions, symbol.address):
                 chosen.setdefault(role, symbol)
     for new, old in _REPLACED.items():
-        if new in chosen:
-            chosen.pop(old, None)
+        if (
+            new in chosen
+            and old in chosen
+            and _leads_to(image, functions, chosen[old], chosen[new])
+        ):
+            del chosen[old]
     walks, absent = _walks(elf, Evaluator(image, functions))
     return Located(chosen, Server(dispatch=dispatch, walks=walks, absent=absent))
 
@@ -152,6 +158,36 @@ def _function(elf: ElfFile, name: str) -> Symbol | None:
 def _plantable(image: Image, functions: Functions, address: int) -> bool:
     # Exported names are starts by definition; the unwinder's table, where there is one, confirms.
     return (not functions.known or functions.is_start(address)) and not is_stub(image, address)
+
+
+def _leads_to(image: Image, functions: Functions, caller: Symbol, called: Symbol) -> bool:
+    # Whether a function of the older kind comes to its answer by the newer, so that one probe sees
+    # it once. It calls a method of its object; a compiler that guesses whose it will be compares
+    # with that one's address, and either calls it there or has its code in here instead (GCC's
+    # speculative devirtualisation: MariaDB 11.8 of Debian 13). Then only this one is entered.
+    start, end = functions.range_of(caller.address) or (
+        caller.address,
+        caller.address + caller.size,
+    )
+    named, indirect = False, start == end  # of unknown length: as it is in most builds
+    constants: dict[int, int] = {}
+    while start < min(end, caller.address + _LONGEST_CALLER):
+        instruction = image.instruction(start)
+        for operation in instruction.operations:
+            if isinstance(operation, Call | Jump):
+                if operation.target == called.address:
+                    return True
+                indirect |= operation.target is None
+            elif isinstance(operation, Set):
+                constants[operation.target] = operation.value
+                named |= operation.value == called.address
+            elif isinstance(operation, Add) and operation.source in constants:
+                constants[operation.target] = constants[operation.source] + operation.amount
+                named |= constants[operation.target] == called.address
+        if instruction.end <= start:
+            break
+        start = instruction.end
+    return indirect and not named
 
 
 # --- what accessors give away ---

@@ -39,8 +39,17 @@ int ok(void *p, struct thd *t, unsigned s, unsigned w, long a, long i, char *m, 
 { return t->rows + a + eof; }
 KEEP int local(void *p, struct thd *t) NAMED("_ZN14Protocol_local11net_send_okEP3THDjjyyPKcb");
 int local(void *p, struct thd *t) { return t->rows; }
-KEEP int old(void *p, long a) NAMED("_ZN8Protocol7send_okEjjyyPKc");
-int old(void *p, long a) { return a; }
+struct protocol { int (**methods)(struct protocol *, struct thd *, unsigned, unsigned);
+                  struct thd *thd; };
+KEEP int old(struct protocol *p, unsigned s, unsigned w) NAMED("_ZN8Protocol7send_okEjjyyPKc");
+int old(struct protocol *p, unsigned s, unsigned w) { return p->methods[2](p, p->thd, s, w); }
+KEEP int end(struct protocol *p, struct thd *t, unsigned s, unsigned w)
+    NAMED("_ZN8Protocol12net_send_eofEP3THDjj");
+int end(struct protocol *p, struct thd *t, unsigned s, unsigned w) { return t->rows + s; }
+KEEP int old_end(struct protocol *p, unsigned s, unsigned w) NAMED("_ZN8Protocol8send_eofEjj");
+int old_end(struct protocol *p, unsigned s, unsigned w)
+{ int (*method)(struct protocol *, struct thd *, unsigned, unsigned) = p->methods[30];
+  if (method == end) return end(p, p->thd, s, w); return method(p, p->thd, s, w); }
 unsigned long thd_get_thread_id(struct thd *t) { return t->id; }
 char *thd_user_name(struct thd *t) { return t->context ? t->context->user : 0; }
 char *thd_client_host(struct thd *t) { return t->context ? t->context->host : 0; }
@@ -111,7 +120,7 @@ def test_mariadb(mariadb):
     found = look(mariadb)
     assert (found.kind, found.visible, found.version) == ("mysqld", True, "MariaDB 10.11.6")
     # the protocol of clients, as the newer functions tell it, and nothing of internal protocols
-    assert set(found.functions) == {"dispatch_command", "net_send_ok_marked"}
+    assert set(found.functions) == {"dispatch_command", "net_send_ok_marked", "net_send_eof"}
     assert found.server.dispatch == Dispatch.PACKET
     assert found.server.walks == {
         "connection": Walk((1000,), 8),
@@ -123,6 +132,15 @@ def test_mariadb(mariadb):
         "rows": Walk((984,), 8),
     }  # fmt: skip
     assert found.server.absent == {}
+
+
+def test_a_function_that_has_another_built_in_is_kept_beside_it(compile_c):
+    """The compiler guessed whose method is called, and put that one's code in its place."""
+    built_in = MARIADB.replace("return end(p, p->thd, s, w)", "return p->thd->rows + s")
+    found = look(compile_c(built_in, "-rdynamic", "-s", name="mariadbd"))
+    assert set(found.functions) == {
+        *("dispatch_command", "net_send_ok_marked", "net_send_eof", "send_eof")
+    }
 
 
 def test_mysql(mysql):
