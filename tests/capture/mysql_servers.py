@@ -30,7 +30,7 @@ _HOME = Path(os.environ.get("ECAPTURE_CORPUS_HOME", Path.home() / ".cache" / "ec
 _ROOM = 1 << 30
 _LIBRARIES = "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib"
 # Small and quick to start; durability is of no use to a test.
-_SMALL = (
+SMALL = (
     "--no-defaults",
     "--user=root",
     "--skip-networking",
@@ -87,7 +87,7 @@ def mariadb(folder: Path, *options: str, program: Path | None = None) -> Iterato
     installed = Path(
         shutil.which("mariadbd", path="/usr/sbin:/usr/libexec") or "/usr/sbin/mariadbd"
     )
-    with _data_folder() as made:
+    with data_folder() as made:
         subprocess.run(
             [
                 "mariadb-install-db",
@@ -115,9 +115,9 @@ def mysql(folder: Path, *options: str) -> Iterator[Server]:
     paths = ":".join(str(root / path) for path in _LIBRARIES if (root / path).exists())
     words = [loader, "--library-path", paths, file]
     own = ("--secure-file-priv=", "--mysqlx=OFF", f"--lc-messages-dir={root}/usr/share/mysql")
-    with _data_folder() as made:
+    with data_folder() as made:
         subprocess.run(
-            [*words, *_SMALL, *own, "--initialize-insecure", f"--datadir={made}"],
+            [*words, *SMALL, *own, "--initialize-insecure", f"--datadir={made}"],
             check=True,
             capture_output=True,
             timeout=DEADLINE * 4,
@@ -127,7 +127,7 @@ def mysql(folder: Path, *options: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def _data_folder() -> Iterator[Path]:
+def data_folder() -> Iterator[Path]:
     # In memory where there is room: a server makes a hundred megabytes and waits for each to stay.
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM
@@ -143,7 +143,7 @@ def _running(
     log = folder / "server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*words, *_SMALL, f"--datadir={made}", f"--socket={socket}", *options],
+            [*words, *SMALL, f"--datadir={made}", f"--socket={socket}", *options],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
