@@ -42,7 +42,7 @@ TEXTS = ("SELECT 1", "SELECT $1", "", "x" * 300, "SELECT 'é'", "a\0b")
 NAMES = ("", "", "P_0", "é", "unknown")
 VALUES = (b"1", None, b"", b"\0\0\0\7", b"\xff\xfe", b"y" * 50)
 ROWS = message("T", bytes(30)) + message("D", bytes(20)) + message("N", b"SNOTICE\0\0")
-ENCODINGS = ("UTF8", "LATIN1", "SJIS", "EUC_JP", "nonsense")
+ENCODINGS = ("UTF8", "LATIN1", "SJIS", "EUC_JP", "nonsense", "undefined")
 _Turn = tuple[bytes, bytes]
 
 

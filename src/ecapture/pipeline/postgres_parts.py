@@ -24,16 +24,24 @@ RequestKind = Literal[
 ]
 STATEMENTS: Final = ("query", "execute", "call")
 """The kinds of requests that a statement is told of when they are answered."""
-# What the server calls encodings (pg_encoding_names) and Python calls otherwise.
+# The encodings that a client may have (pg_enc2name_tbl, src/common/encnames.c), as Python calls
+# them. No other name counts: Python also knows codecs that are none of texts, and would raise.
 _CODECS: Final = {
-    "SQL_ASCII": "utf-8",
-    "UTF8": "utf-8",
-    "UNICODE": "utf-8",
+    **dict.fromkeys(("SQL_ASCII", "UTF8", "UNICODE"), "utf-8"),
+    "EUC_JP": "euc_jp",
+    "EUC_CN": "gb2312",
+    "EUC_KR": "euc_kr",
     "EUC_JIS_2004": "euc_jis_2004",
+    "SJIS": "shift_jis",
     "SHIFT_JIS_2004": "shift_jis_2004",
+    "BIG5": "big5",
+    "GBK": "gbk",
+    "GB18030": "gb18030",
     "UHC": "cp949",
+    "JOHAB": "johab",
     "KOI8R": "koi8_r",
     "KOI8U": "koi8_u",
+    **{f"ISO_8859_{n}": f"iso8859_{n}" for n in range(5, 9)},
     **{f"WIN{n}": f"cp{n}" for n in (866, 874, *range(1250, 1259))},
     **{f"LATIN{n}": f"latin{n}" for n in range(1, 11)},
 }
@@ -137,10 +145,7 @@ class Who:
         """Takes what the server reports of its settings."""
         text = self.text(value)
         if name == b"client_encoding":
-            try:
-                self._codec = codecs.lookup(_CODECS.get(text, text)).name
-            except LookupError:
-                self._codec = "utf-8"
+            self._codec = codecs.lookup(_CODECS.get(text, "utf-8")).name
         elif name == b"application_name":
             self._application = text
         elif name == b"session_authorization" and text:

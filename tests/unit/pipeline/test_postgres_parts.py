@@ -36,3 +36,13 @@ def test_texts_are_read_in_the_clients_encoding(name: str, raw: bytes, text: str
     who.parameter(b"client_encoding", name.encode())
     assert who.text(raw) == text
     assert who.prepared(raw, len(raw)).text == text
+
+
+@pytest.mark.parametrize(
+    "name", ["hex", "rot13", "undefined", "idna", "utf-7", "MULE_INTERNAL", ""]
+)
+def test_what_is_no_encoding_of_the_servers_is_taken_for_utf_8(name: str) -> None:
+    who = Who(Said()._run("read", b""), None, 1000)
+    who.parameter(b"client_encoding", name.encode())
+    assert who.text("é".encode()) == "é"
+    assert who.prepared(b"\xff", 1).text == "\\xff"
