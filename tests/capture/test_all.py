@@ -81,8 +81,8 @@ def maria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mysql_servers.Se
 
 def test_everything_is_in_one_timeline_each_once(server, maria, web, certificate, tmp_path):
     words = {
-        "PG": f"{server.programs.binaries}/psql -XqAt -P pager=off -h {server.folder} -p {server.port}"
-        " -U admin -d postgres",
+        "PG": f"{server.programs.binaries}/psql -XqAt -P pager=off -U admin -d postgres"
+        f" -h {server.folder} -p {server.port}",
         "MY": f"mariadb --no-defaults -u root -S {maria.socket} -N",
         "WEB": f"curl -sS --cacert {certificate.certificate} https://localhost:{web.port}",
     }
