@@ -43,7 +43,8 @@ class Launched:
             os.close(self._failed_read)
             if not os.read(self._go_read, 1):
                 os._exit(0)  # the parent gave up
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
+            # what Python ignores (PIPE, XFSZ), and what the capture is ended by
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
             if not keep_stdout:
                 os.dup2(2, 1)

@@ -47,6 +47,15 @@ def test_the_status_is_that_of_a_shell(script, status):
     assert run("sh", "-c", script) == status
 
 
+def test_the_command_ignores_no_signal(tmp_path):
+    status = tmp_path / "status"
+    assert run("sh", "-c", f"cat /proc/self/status > {status}") == 0
+    masks = dict(line.split(":\t") for line in status.read_text().splitlines() if "Sig" in line)
+    ignored = int(masks["SigIgn"], 16)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
+        assert not ignored >> (number - 1) & 1, number
+
+
 def test_what_cannot_be_executed_is_told_with_the_reason(tmp_path):
     with pytest.raises(TargetNotFound, match="No such file"):
         run("/nonexistent/program")

@@ -42,7 +42,7 @@ class _Visible(logging.Formatter):
 def complain(error: ECaptureError) -> None:
     """An error and what to do about it."""
     if isinstance(error, PermissionMissing):
-        error.hint = error.hint or f"run: sudo {shlex.join([own_path(), *sys.argv[1:]])}"
+        error.hint = error.hint or f"run: sudo {own_command()} {shlex.join(sys.argv[1:])}"
     say(f"ecapture: {error}")
     if error.hint:
         say(f"  {error.hint}")
@@ -50,12 +50,12 @@ def complain(error: ECaptureError) -> None:
         say(f"  - {nested}")
 
 
-def own_path() -> str:
-    """The full path of the running command: sudo does not know a virtual environment's PATH."""
+def own_command() -> str:
+    """The running command for a shell, with its full path: sudo does not know that of a venv."""
     started_as = sys.argv[0]
     if started_as.endswith("__main__.py"):
-        return f"{sys.executable} -m ecapture"
-    return os.path.abspath(started_as)  # noqa: PTH100 - Path.absolute keeps "..", which is harder to read
+        return f"{shlex.quote(sys.executable)} -m ecapture"
+    return shlex.quote(os.path.abspath(started_as))  # noqa: PTH100 - Path.absolute keeps "..", which is harder to read
 
 
 def set_up_logging(*, debug: bool, path: str | None) -> None:

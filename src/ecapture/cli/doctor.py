@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from ecapture._wire import WIRE_VERSION
-from ecapture.cli.console import own_path, visible
+from ecapture.cli.console import own_command, visible
 from ecapture.cli.targets import examine as examine_targets
 from ecapture.errors import ECaptureError
 from ecapture.kernel import numbering
@@ -107,7 +107,7 @@ def _rights() -> list[Finding]:
             "missing",
             "without " + ", ".join(lacking) if lacking else "the kernel does not permit bpf()",
             "probes cannot be loaded, or processes not be looked into",
-            CONTAINED if as_root else f"run: sudo {own_path()} doctor",
+            CONTAINED if as_root else f"run: sudo {own_command()} doctor",
         )
     ]
 

@@ -13,7 +13,7 @@ from ecapture.binary.calls.completion import CallsCache, Completion
 from ecapture.binary.library import KEYS_ONLY, Library
 from ecapture.binary.process import Process, processes
 from ecapture.binary.scan import Found, Skipped, pinned, scan
-from ecapture.cli.console import own_path, say, visible
+from ecapture.cli.console import own_command, say, visible
 from ecapture.errors import PermissionMissing, TargetError
 from ecapture.probes import probes
 
@@ -60,7 +60,7 @@ def _tell_skipped(skipped: list[Skipped]) -> None:
     others = []
     if os.geteuid() != 0:
         others = [miss for miss in skipped if "CAP_" in miss.reason]
-        say(f"not looked at: {len(others)} processes of others; run: sudo {own_path()} targets")
+        say(f"not looked at: {len(others)} processes of others; run: sudo {own_command()} targets")
     rest = [miss for miss in skipped if miss not in others]
     for miss in rest[:_SHOWN]:
         say(f"not looked at: {miss.subject}: {miss.reason}")

@@ -57,6 +57,13 @@ def test_the_command_to_run_is_exact(monkeypatch, capsys, tmp_path):
     assert f"run: sudo '{tmp_path}/my bin/ecapture' tls --comm 'a b'" in capsys.readouterr().err
 
 
+def test_the_command_to_run_is_exact_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/x/ecapture/__main__.py", "tls"])
+    monkeypatch.setattr(sys, "executable", "/my venv/python3")
+    console.complain(PermissionMissing(capability="root", needed_for="ecapture"))
+    assert "run: sudo '/my venv/python3' -m ecapture tls\n" in capsys.readouterr().err
+
+
 def test_several_errors_are_a_list(capsys):
     error = ECaptureError(message="two failed")
     error.exceptions = (ECaptureError(message="one"), ECaptureError(message="other"))

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line finds its subcommand, and errors become one line, advice and an exit code."""
 
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import ecapture
 from ecapture.cli import capture
 from ecapture.cli.main import _COMMANDS, _ordered, cli, main
 from ecapture.errors import ECaptureError, PermissionMissing, SinkError, UsageError
@@ -242,3 +245,23 @@ print("loaded:", *sorted(sys.modules))
     for heavy in ("rich", "msgspec", "asyncio", "ecapture.session", "ecapture.kernel", "sqlite3"):
         assert heavy not in loaded
     assert took < 10  # 0.15 s on a quiet machine; this one may be emulated
+
+
+def test_an_interrupt_while_it_is_loaded_is_no_traceback(tmp_path):
+    """A module that stands for the command line interrupts itself where that would be loaded."""
+    package = tmp_path / "ecapture"
+    (package / "cli").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "cli" / "__init__.py").touch()
+    (package / "cli" / "main.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: signal.pause()\n"
+    )
+    own = Path(ecapture.__file__).parent / "__main__.py"
+    (package / "__main__.py").write_bytes(own.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "ecapture"],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
