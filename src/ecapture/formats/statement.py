@@ -9,6 +9,7 @@ indented by two blanks: ``$1 = value``, strings as they are, ``NULL`` bare; then
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from ecapture.events import Statement
@@ -16,32 +17,36 @@ from ecapture.formats.header_line import phrase
 from ecapture.formats.text import word
 
 _PREVIEW: Final = 200
+_REMEMBERED: Final = 256  # of each kind, each shorter than the limit of texts
 
 
 def words(event: Statement) -> str:
     """What stands in the header line behind the process."""
-    who = (
-        ("user", event.user),
-        ("database", event.database),
-        ("client", event.client),
-        ("application", event.application),
+    line = event.kind + _whose(
+        event.user, event.database, event.client, event.application, event.session
     )
-    found = [event.kind, *(f"{name}={word(value)}" for name, value in who if value)]
-    found.append(f"session={event.session}")
     if event.name:
-        found.append(f"name={word(event.name)}")
+        line += f" name={_word(event.name)}"
     if event.text and event.missing:
-        found.append(f"length={event.length}")
-    if event.outcome == "error":
-        found.append(f"error={word(event.error)}")
-    else:
-        found.append(event.outcome)
+        line += f" length={event.length}"
+    line += f" error={word(event.error)}" if event.outcome == "error" else f" {event.outcome}"
     if event.tag:
-        found.append(f"tag={word(event.tag)}")
+        line += f" tag={_word(event.tag)}"
     if event.rows is not None:
-        found.append(f"rows={event.rows}")
-    found.append(duration(event.duration_ns))
-    return " ".join(found)
+        line += f" rows={event.rows}"
+    return f"{line} {duration(event.duration_ns)}"
+
+
+# Few sessions, names and tags are in many lines.
+_word = lru_cache(_REMEMBERED)(word)
+
+
+@lru_cache(_REMEMBERED)
+def _whose(user: str, database: str, client: str, application: str, session: int) -> str:
+    named = {"user": user, "database": database, "client": client, "application": application}
+    return "".join(f" {name}={word(value)}" for name, value in named.items() if value) + (
+        f" session={session}"
+    )
 
 
 def duration(nanoseconds: int | None) -> str:
