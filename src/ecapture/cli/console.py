@@ -52,10 +52,14 @@ def complain(error: ECaptureError) -> None:
 
 def own_command() -> str:
     """The running command for a shell, with its full path: sudo does not know that of a venv."""
-    started_as = sys.argv[0]
-    if started_as.endswith("__main__.py"):
+    if sys.argv[0].endswith("__main__.py"):
         return f"{shlex.quote(sys.executable)} -m ecapture"
-    return shlex.quote(os.path.abspath(started_as))  # noqa: PTH100 - Path.absolute keeps "..", which is harder to read
+    return shlex.quote(own_path())
+
+
+def own_path() -> str:
+    """The file that was started, links kept."""
+    return os.path.abspath(sys.argv[0])  # noqa: PTH100 - Path.absolute keeps "..", which is harder to read
 
 
 def set_up_logging(*, debug: bool, path: str | None) -> None:
