@@ -12,13 +12,14 @@ import difflib
 import errno
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
 import click
 
 from ecapture.cli.console import complain
-from ecapture.errors import ECaptureError, HostError
+from ecapture.errors import ECaptureError, HostError, SinkError
 
 # name: (module, attribute, one line of help)
 _COMMANDS = {
@@ -186,13 +187,48 @@ def _open_standard_streams() -> None:
             setattr(sys, stream, os.fdopen(fd, "w" if fd else "r", closefd=False))
 
 
-def _failed(error: ECaptureError | OSError) -> int:
+def _failed(error: ECaptureError | OSError | SystemExit) -> int:
+    # Whoever reads a list or the help may have seen enough; click and rich call that an error.
+    if isinstance(error, BrokenPipeError) or (
+        isinstance(error, SystemExit)
+        and (isinstance(error.__context__, BrokenPipeError) or _reader_is_gone())
+    ):
+        _discard_stdout()
+        return 0
+    if isinstance(error, SystemExit):
+        raise error
     if isinstance(error, OSError):
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            error = HostError(message=error.strerror, hint="raise the limit: ulimit -n 4096")
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            _discard_stdout()
+            error = SinkError(
+                destination="standard output",
+                cause=error.strerror,
+                hint="free some space, or write elsewhere",
+            )
+        else:
             raise error
-        error = HostError(message=error.strerror, hint="raise the limit: ulimit -n 4096")
     complain(error)
     return error.exit_code
+
+
+def _reader_is_gone() -> bool:
+    state = select.poll()
+    state.register(1, 0)
+    return any(events & select.POLLERR for _fd, events in state.poll(0))
+
+
+def _discard_stdout() -> None:
+    # What is buffered cannot be written, and Python would try again at its end.
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _asked_for_help(given: list[str]) -> list[str]:
+    # As in the reference: help, help COMMAND.
+    return [*given[1:2], "--help"] if given[:1] == ["help"] else given
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -211,7 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if chosen is None:
                 sys.exit(0)
             own = chosen
-        code = cli.main(_ordered(own), prog_name="ecapture", standalone_mode=False, obj=command)
+        own = _asked_for_help(_ordered(own))
+        code = cli.main(own, prog_name="ecapture", standalone_mode=False, obj=command)
+        sys.stdout.flush()
     except click.exceptions.Exit as ended:
         code = ended.exit_code
     except click.Abort:
@@ -219,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         code = 2
-    except (ECaptureError, OSError) as error:
+    except (ECaptureError, OSError, SystemExit) as error:
         code = _failed(error)
     except KeyboardInterrupt:
         code = 130

@@ -14,6 +14,7 @@ from ecapture.binary.library import KEYS_ONLY, Library
 from ecapture.binary.process import Process, processes
 from ecapture.binary.scan import Found, Skipped, pinned, scan
 from ecapture.cli.console import own_command, say, visible
+from ecapture.config import Scope
 from ecapture.errors import PermissionMissing, TargetError
 from ecapture.probes import probes
 
@@ -48,6 +49,7 @@ def targets(*, as_json: bool, pids: tuple[int, ...]) -> None:
 
     And whether this program can show what passes through it: if not, why.
     """
+    Scope(pids=pids).check()
     found, skipped = examine(pids)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line finds its subcommand, and errors become one line, advice and an exit code."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -265,3 +266,36 @@ def test_an_interrupt_while_it_is_loaded_is_no_traceback(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["targets", "--json"], ["targets"], ["doctor"], ["doctor", "--json"], ["--help"]],
+    ids=" ".join,
+)
+def test_what_cannot_be_printed_is_no_traceback(words):
+    command = [sys.executable, "-P", "-m", "ecapture", *words]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 6
+    assert b"ecapture: standard output: No space left on device" in done.stderr
+    assert b"Traceback" not in done.stderr
+    readable, writable = os.pipe()
+    os.close(readable)
+    done = subprocess.run(command, stdout=writable, stderr=subprocess.PIPE, check=False)
+    os.close(writable)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert b"rror" not in done.stderr
+
+
+def test_help_is_a_word_too(capsys):
+    assert run("help") == 0
+    assert "Commands:" in capsys.readouterr().out
+    assert run("help", "zsh") == 0
+    assert "--zsh FILE" in capsys.readouterr().out
+
+
+def test_targets_of_a_process_that_is_not_there(capsys):
+    assert run("targets", "-p", "99999999999") == 4
+    assert "process 99999999999: not found" in capsys.readouterr().err
