@@ -409,7 +409,9 @@ class PacketPrograms:
                 attachment.close()
             of_space.interfaces.delete(link.index.to_bytes(4, "little"))
             if self._plan.config.interfaces:
-                _log.warning("%s: the interface is gone", link.name)
+                _log.warning(
+                    "%s: the interface is gone; if it comes back, it is captured again", link.name
+                )
             self._counted.append((watched.number, watched.start_ns))
 
     def describe(self) -> str:
