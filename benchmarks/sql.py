@@ -6,7 +6,11 @@
 No probes, an empty program on the same hooks (the price of the kernel's trap), and ``ecapture
 postgres -m jsonl``, taking turns in every round. What matters is the last column: the throughput
 under ecapture over that under the empty program, within a round; the goal is 0.8. Every statement
-that pgbench counts must be in the output, or be counted as lost; the last line of a mode says so.
+that pgbench counts must be in the output, or be counted as lost; the line below says so.
+
+Throughput is at the mercy of whatever else the machine does. The last line is less so: processor
+time for a statement, of server and client under the empty program over that of server, client and
+ecapture, which is what the ratio of throughputs is where processors are all that limits it.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -42,9 +47,30 @@ def binaries() -> Path:
     return found[-1]
 
 
+def spent(postmaster: int) -> float:
+    """Processor time in seconds of all back-ends that have ended (proc(5), fields 16 and 17)."""
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children")
+    deadline = time.monotonic() + DEADLINE_S
+    while any(serves(pid) for pid in children.read_text().split()):
+        if time.monotonic() > deadline:
+            raise BenchmarkError("sessions do not end")
+        time.sleep(0.02)
+    after_name = Path(f"/proc/{postmaster}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[13]) + int(after_name[14])) / os.sysconf("SC_CLK_TCK")
+
+
+def serves(pid: str) -> bool:
+    """Whether a process of the server's has a client, which its title tells, or had until now."""
+    try:
+        title = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return not title or b"admin postgres" in title
+
+
 @contextmanager
-def server(folder: Path, programs: Path) -> Iterator[None]:
-    """A server with pgbench's tables, on a socket in the folder, while the context lasts."""
+def server(folder: Path, programs: Path) -> Iterator[int]:
+    """A server with pgbench's tables, on a socket in the folder; its process."""
     os.chown(folder, NOBODY, NOBODY)
     data = folder / "data"
     identity = {"user": NOBODY, "group": NOBODY, "extra_groups": ()}
@@ -65,7 +91,7 @@ def server(folder: Path, programs: Path) -> Iterator[None]:
             if time.monotonic() > deadline or process.poll() is not None:
                 raise BenchmarkError("the server does not answer")
             time.sleep(0.2)
-        yield
+        yield process.pid
     finally:
         process.send_signal(2)  # SIGINT: without waiting for sessions
         process.wait(DEADLINE_S)
@@ -89,11 +115,14 @@ def watcher(condition: str, options: argparse.Namespace, folder: Path) -> Watche
     return None
 
 
-def once(mode: str, condition: str, options: argparse.Namespace, folder: Path) -> dict[str, float]:
+def once(
+    mode: str, condition: str, options: argparse.Namespace, folder: Path, postmaster: int
+) -> dict[str, float]:
     """One run of pgbench. Raises BenchmarkError if statements are neither shown nor lost."""
     watching = watcher(condition, options, folder)
     if watching:
         watching.start()
+    server_s, client_s = spent(postmaster), clients_s()
     words = ["-n", "-S", "-M", mode, "-c", str(options.clients), "-j", "2"]
     done = subprocess.run(
         [binaries() / "pgbench", *words, "-T", str(options.seconds), *where(folder)],
@@ -105,6 +134,8 @@ def once(mode: str, condition: str, options: argparse.Namespace, folder: Path) -
     if processed is None or rate is None:
         raise BenchmarkError(f"pgbench said: {done.stdout}")
     found = {"tps": float(rate[1]), "count": float(processed[1]), "shown": 0.0, "lost": 0.0}
+    work_s = spent(postmaster) - server_s + clients_s() - client_s
+    found["work_us"] = work_s * 1e6 / found["count"]
     if watching:
         watching.stop()
     if watching and condition == TOOL:
@@ -116,6 +147,12 @@ def once(mode: str, condition: str, options: argparse.Namespace, folder: Path) -
         if found["shown"] < found["count"] and not found["lost"]:
             raise BenchmarkError(f"{found['count'] - found['shown']:.0f} statements are missing")
     return found
+
+
+def clients_s() -> float:
+    """Processor time in seconds of all programs that ended here."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def shown(output: Path) -> int:
@@ -142,17 +179,17 @@ def main() -> None:
         folder = Path(name)
         build = ["gcc", "-O2", "-o", folder / "empty_probe", HERE / "empty_probe.c"]
         subprocess.run([*build, "-lbpf", "-lelf"], check=True)
-        with server(folder, binaries()):
+        with server(folder, binaries()) as postmaster:
             for mode in options.modes.split(","):
-                report(mode, options, folder)
+                report(mode, options, folder, postmaster)
 
 
-def report(mode: str, options: argparse.Namespace, folder: Path) -> None:
+def report(mode: str, options: argparse.Namespace, folder: Path, postmaster: int) -> None:
     """Run one mode and print its lines."""
     runs: list[dict[str, dict[str, float]]] = []
     for number in range(options.rounds):
         conditions = (NONE, EMPTY, TOOL)
-        runs.append({c: once(mode, c, options, folder) for c in conditions})
+        runs.append({c: once(mode, c, options, folder, postmaster) for c in conditions})
         rates = "  ".join(f"{c} {runs[-1][c]['tps']:.0f}/s" for c in conditions)
         print(f"{mode} round {number + 1}: {rates}", file=sys.stderr)
 
@@ -171,6 +208,14 @@ def report(mode: str, options: argparse.Namespace, folder: Path) -> None:
     cost, peak = median(TOOL, "cpu_us"), median(TOOL, "peak_mb")
     print(f"  {count:.0f} statements, {seen:.0f} shown, {lost:.0f} records lost")
     print(f"  {cost:.1f} us of processor time for each, at most {peak:.0f} MB of memory")
+    empty, work = median(EMPTY, "work_us"), median(TOOL, "work_us")
+    share = statistics.median(
+        run[EMPTY]["work_us"] / (run[TOOL]["work_us"] + run[TOOL]["cpu_us"]) for run in runs
+    )
+    print(
+        f"  server and client: {empty:.1f} us for each under the empty program, {work:.1f} under"
+        f" ecapture; all of it, ecapture's own included: {share:.2f}"
+    )
 
 
 if __name__ == "__main__":
