@@ -30,6 +30,7 @@ from ecapture.events import (
     InterfaceCounts,
     Losses,
     Packets,
+    ProcessExit,
     SessionFacts,
     Statement,
     Summary,
@@ -85,6 +86,9 @@ class Source(Protocol):
 
     def container_of(self, pid: int) -> str:
         """The id of the container a process is in, "" if it is in none or gone."""
+
+    def forget(self, pid: int) -> None:
+        """The process has ended, or has become another program: its number says nothing more."""
 
     def session_of(self, pid: int) -> SessionFacts:
         """Whose session a back-end of PostgreSQL serves that is older than the capture."""
@@ -300,6 +304,10 @@ class Capture:
             found = self._containers[pid] = container.id if container else ""
         return found
 
+    def forget(self, pid: int) -> None:
+        """See Source."""
+        self._containers.pop(pid, None)
+
     def session_of(self, pid: int) -> SessionFacts:
         """See Source. Asked of the process."""
         if not numbering.are_of_host():
@@ -384,6 +392,10 @@ class Replay:
         """See Source. As it was when recorded."""
         return self._reader.containers.get(pid, "")
 
+    def forget(self, pid: int) -> None:
+        """See Source. A recording tells anew of a number that is used anew."""
+        self._reader.forget(pid)
+
     def session_of(self, pid: int) -> SessionFacts:
         """See Source. As it was when recorded."""
         return self._reader.sessions.get(pid) or SessionFacts(reason="not in the recording")
@@ -417,6 +429,10 @@ def pump(
                 if events:
                     _count(events, summary)
                     yield events
+                # Only now, since what is shown of a process may come with its end.
+                for event in decoded:
+                    if type(event) is ProcessExit:
+                        source.forget(event.pid)
         events = chain.close()
         if events:
             _count(events, summary)

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pump: records go to outputs as they came, events as understood, sums to the summary."""
 
-import pytest
-from records import CONVERSATION, ended, plaintext_record, recording
+from types import SimpleNamespace
 
+import pytest
+from records import CONVERSATION, ended, exit_record, plaintext_record, recording
+
+from ecapture import session
 from ecapture.errors import SinkError, TargetNotFound
 from ecapture.events import Gap, InterfaceCounts, Losses, Packets, Plaintext
 from ecapture.kernel.recording import Metadata
@@ -26,6 +29,8 @@ class Source:
         self._batches = batches
         self._losses = losses or Losses()
         self.closed = False
+        self.shown = []  # what an output was called with by now
+        self.forgotten = []
 
     def batches(self):
         try:
@@ -39,6 +44,9 @@ class Source:
 
     def container_of(self, _pid):
         return ""
+
+    def forget(self, pid):
+        self.forgotten.append((pid, len(self.shown)))
 
 
 class Output:
@@ -93,6 +101,17 @@ def test_packets_come_behind_the_secrets_of_their_batch_and_are_counted():
     told = [[type(event) for event in what] for name, what in output.calls if name == "events"]
     assert told == [[Plaintext, Packets], [InterfaceCounts]]
     assert (summary.packets, summary.packets_dropped, summary.lost) == (5, 2, 2)
+
+
+def test_a_process_that_ended_is_forgotten_once_all_of_it_was_shown():
+    source, output = Source([plaintext_record(b"hello") + exit_record(), b""]), Output()
+    source.shown = output.calls
+    run(source, [output])
+    names = [name for name, _what in output.calls]
+    assert names[:3] == ["opening", "records", "events"]
+    (kinds,) = [[type(event) for event in what] for name, what in output.calls if name == "events"]
+    assert kinds[0] is Plaintext
+    assert source.forgotten == [(100, 3)]
 
 
 def test_outputs_get_records_then_events_and_the_losses_last():
@@ -162,3 +181,17 @@ def test_a_capture_that_was_not_entered_refuses():
         next(capture.batches())
     capture.close()
     capture.close()
+
+
+def test_a_container_is_asked_anew_of_a_number_that_is_used_anew(monkeypatch):
+    ids = iter("ab")
+
+    def told(_pid):
+        return SimpleNamespace(container=SimpleNamespace(id=next(ids)))
+
+    monkeypatch.setattr(session, "read_process", told)
+    capture = session.Capture()
+    assert [capture.container_of(1), capture.container_of(1)] == ["a", "a"]
+    capture.forget(1)
+    capture.forget(2)
+    assert capture.container_of(1) == "b"

@@ -206,6 +206,12 @@ def capture(chosen: tuple[str, ...], given: dict[str, Any], command: list[str] |
                 return 0
             raise
         _tell_late(sum(getattr(stage, "late", 0) for stage in stages))
+        if session.losses.ring_full_records:
+            _log.warning(
+                "the kernel's buffer was full for %d records; --mapsize makes room (now %d KiB)",
+                session.losses.ring_full_records,
+                config.limits.ring >> 10,
+            )
         if not (summary.events or summary.statements or summary.packets):
             _log.info("nothing was seen; %s", _advice(config))
         say(str(summary))

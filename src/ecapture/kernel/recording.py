@@ -186,6 +186,11 @@ class RecordingReader:
         if facts.session is not None:
             self.sessions[facts.pid] = facts.session
 
+    def forget(self, pid: int) -> None:
+        """Drops what was told of a process that has ended."""
+        self.containers.pop(pid, None)
+        self.sessions.pop(pid, None)
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
