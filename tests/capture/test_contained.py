@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import CAPTURES, run_ecapture
+from harness import CAPTURES, ECAPTURE, parse_text, run_ecapture
 
 from ecapture.binary.process import with_descendants
 
@@ -124,3 +124,21 @@ def test_a_soft_limit_of_descriptors_is_raised_but_not_for_the_command(tmp_path)
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "limit").read_text() == "40\n"
+
+
+@pytest.mark.needs("program:setpriv")
+def test_two_rights_are_enough_for_what_one_runs_oneself(tlspeer, open_folder):
+    if not all(place.stat().st_mode & 1 for place in ECAPTURE.parents):
+        pytest.skip("the environment of these tests is closed to other users")
+    rights = "+bpf,+perfmon"
+    user = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    given = ("--inh-caps", rights, "--ambient-caps", rights)
+    said = ("--token", "two-rights", "--sizes", "100", "--count", "1")
+    done = run_ecapture(
+        *("tls", "--raw", "--", tlspeer, "pair", *said),
+        prefix=(*user, *given),
+        cwd=open_folder,
+        env={"HOME": "/nonexistent"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert len([event for event in parse_text(done.stdout) if event.length == 100]) == 4

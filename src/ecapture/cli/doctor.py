@@ -22,12 +22,16 @@ from ecapture.kernel.feature import NOT_PERMITTED, Answer, feature, features
 from ecapture.probes import probes
 
 Verdict = Literal["ok", "limited", "missing", "unknown"]
-_CAPABILITIES = {
-    21: "CAP_SYS_ADMIN",
-    38: "CAP_PERFMON",
-    39: "CAP_BPF",
-    19: "CAP_SYS_PTRACE",
-}  # linux/capability.h
+# linux/capability.h
+_SYS_ADMIN = 21
+_NEEDED_RIGHTS = {39: "CAP_BPF", 38: "CAP_PERFMON"}  # CAP_SYS_ADMIN includes both
+# number: name, what includes it, what is missing without
+_OTHER_RIGHTS = {
+    19: ("CAP_SYS_PTRACE", 19, "processes of other users are not looked into"),
+    2: ("CAP_DAC_READ_SEARCH", 1, "files that only other users may read are not looked into"),
+    40: ("CAP_CHECKPOINT_RESTORE", _SYS_ADMIN, "deleted and replaced libraries are not observed"),
+    12: ("CAP_NET_ADMIN", 12, "packets cannot be captured"),
+}
 _NEEDED_FEATURES = {"bpf", "ringbuf", "uprobe"}
 _SHOWN = 3  # files that cannot be observed, of each probe
 
@@ -95,21 +99,30 @@ def _rights() -> list[Finding]:
     match = re.search(
         r"^CapEff:\s+([0-9a-f]+)", Path("/proc/self/status").read_text(), re.MULTILINE
     )
-    held = int(match[1], 16) if match else 0
-    lacking = [name for bit, name in _CAPABILITIES.items() if not held >> bit & 1]
-    # The root of a user namespace holds them all, but only there.
-    if not lacking and NOT_PERMITTED not in feature("bpf").reason:
-        return [Finding("rights", "ok", "all that is needed")]
-    as_root = os.geteuid() == 0
-    return [
-        Finding(
-            "rights",
-            "missing",
-            "without " + ", ".join(lacking) if lacking else "the kernel does not permit bpf()",
-            "probes cannot be loaded, or processes not be looked into",
-            CONTAINED if as_root else f"run: sudo {own_command()} doctor",
-        )
+    return rights_in(int(match[1], 16) if match else 0)
+
+
+def rights_in(held: int) -> list[Finding]:
+    """What a set of capabilities, one bit each, is good for."""
+    lacking = [
+        name for bit, name in _NEEDED_RIGHTS.items() if not held & (1 << bit | 1 << _SYS_ADMIN)
     ]
+    remedy = CONTAINED if os.geteuid() == 0 else f"run: sudo {own_command()} doctor"
+    # The root of a user namespace holds them all, but only there.
+    if lacking or NOT_PERMITTED in feature("bpf").reason:
+        found = (
+            "without " + " and ".join(lacking) if lacking else "the kernel does not permit bpf()"
+        )
+        return [Finding("rights", "missing", found, "nothing can be captured", remedy)]
+    others = [
+        (name, costs)
+        for bit, (name, including, costs) in _OTHER_RIGHTS.items()
+        if not held & (1 << bit | 1 << including)
+    ]
+    if not others:
+        return [Finding("rights", "ok", "all that is needed")]
+    found = "without " + ", ".join(name for name, _costs in others)
+    return [Finding("rights", "limited", found, "; ".join(costs for _, costs in others), remedy)]
 
 
 def _lockdown() -> list[Finding]:

@@ -507,7 +507,7 @@ def require(config: CaptureConfig) -> None:
     bpf = feature("bpf")
     if bpf.answer is not Answer.YES and "permitted" in bpf.reason:
         raise PermissionMissing(
-            capability="root (or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN)",
+            capability="root (or CAP_BPF and CAP_PERFMON)",
             needed_for="ecapture",
             hint=CONTAINED if os.geteuid() == 0 else "",
         )

@@ -232,7 +232,7 @@ _ASKED: dict[str, tuple[Callable[[], tuple[Answer, str]], str, str, str]] = {
         _bpf,
         "4.18",
         "nothing can be captured",
-        "run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN",
+        "run as root, or with CAP_BPF and CAP_PERFMON",
     ),
     "ringbuf": (_ringbuf, "5.8", "nothing can be captured", "a newer kernel"),
     "uprobe": (

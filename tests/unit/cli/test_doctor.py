@@ -2,6 +2,7 @@
 """The doctor answers every question, and says what to do about what is missing."""
 
 import json
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -71,3 +72,26 @@ def test_a_question_that_fails_is_unknown_and_the_others_are_answered(monkeypatc
     assert found["mounts"].verdict == "unknown"
     assert "odd machine" in found["mounts"].found
     assert found["build"].verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("held", "verdict", "named"),
+    [
+        ((), "missing", ["CAP_BPF", "CAP_PERFMON"]),
+        ((39,), "missing", ["CAP_PERFMON"]),
+        ((38, 39), "limited", ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_NET_ADMIN"]),
+        ((38, 39, 19, 2, 40), "limited", ["CAP_NET_ADMIN"]),
+        ((38, 39, 19, 2, 40, 12), "ok", []),
+        ((21, 19, 1, 12), "ok", []),
+    ],
+)
+def test_rights_are_as_many_as_are_needed(monkeypatch, held, verdict, named):
+    granted = SimpleNamespace(reason="")
+    monkeypatch.setattr(doctor, "feature", lambda _name: granted)
+    (found,) = doctor.rights_in(sum(1 << bit for bit in held))
+    assert found.verdict == verdict
+    for name in named:
+        assert name in found.found
+    assert found.found.count("CAP_") == (4 if held == (38, 39) else len(named))
+    granted.reason = doctor.NOT_PERMITTED
+    assert doctor.rights_in(~0)[0].verdict == "missing"
