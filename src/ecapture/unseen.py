@@ -21,9 +21,14 @@ _UNKNOWN_SHELLS: Final = frozenset(("busybox", "dash", "fish"))
 
 
 class Unseen:
-    """What was said already. Safe to call from several threads: at worst a line comes twice."""
+    """What was said already. Safe to call from several threads: at worst a line comes twice.
 
-    def __init__(self, kinds: Collection[str]) -> None:
+    ``kinds`` are those of files that are waited for; ``unattended`` the functions by which shells
+    show what nobody types, if that is wanted.
+    """
+
+    def __init__(self, kinds: Collection[str], unattended: Collection[str] = ()) -> None:
+        self._unattended = frozenset(unattended)
         self._kinds = frozenset(kinds) & NOT_TLS
         self._others = _UNKNOWN_SHELLS if self._kinds & _SHELLS else frozenset()
         self._said: set[object] = set()
@@ -31,11 +36,20 @@ class Unseen:
     def tell(self, file: tuple[int, int], name: str, library: Library) -> None:
         """Says that a file (device, inode) is not shown, if somebody might expect that it is."""
         if library.visible:
+            self._tell_of_the_rest(file, name, library)
             return
         if library.kind in self._kinds and self._first(file):
             _log.warning("%s is not shown: %s", name, library.reason)
         elif library.kind in self._others and self._first(library.kind):
             _log.info("%s (%s) is not shown: %s", library.kind, name, library.reason)
+
+    def _tell_of_the_rest(self, file: tuple[int, int], name: str, library: Library) -> None:
+        # What nobody types was asked for, and none of what shows it was found.
+        wanted = library.kind in _SHELLS & self._kinds and self._unattended
+        if wanted and self._unattended.isdisjoint(library.functions) and self._first(file):
+            _log.warning(
+                "%s: only what is typed is shown; what carries out other commands has no name", name
+            )
 
     @contextlib.contextmanager
     def refusals(self, key: tuple[object, ...], name: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
 import pytest
 
 from ecapture.binary.library import Library
@@ -57,6 +58,19 @@ def test_a_shell_that_no_probe_knows_is_told_of_once_in_all(caplog):
 def test_nothing_is_said_to_who_does_not_wait_for_it(caplog, kinds, found):
     Unseen(kinds).tell((7, 1), "/bin/x", found)
     assert caplog.messages == []
+
+
+def test_that_only_typed_commands_are_shown_is_said_to_who_wants_others(caplog):
+    by_code = library("bash", reason="")
+    for wanted in ((), ("run_debug_trap",), ("run_debug_trap",)):
+        unseen = Unseen(SHELLS, wanted)
+        unseen.tell((7, 1), "/bin/bash-static", by_code)
+        unseen.tell((7, 1), "/bin/bash-static", by_code)
+        named = msgspec.structs.replace(by_code, functions={"run_debug_trap": 64})
+        unseen.tell((7, 2), "/bin/bash", named)
+        unseen.tell((7, 3), "/lib/libreadline.so.8", library("readline", reason=""))
+    said = "only what is typed is shown; what carries out other commands has no name"
+    assert caplog.messages == [f"/bin/bash-static: {said}"] * 2
 
 
 def test_a_refusal_is_told_of_once_and_what_is_gone_not_at_all(caplog):

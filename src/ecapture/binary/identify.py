@@ -324,7 +324,9 @@ def _shell(elf: ElfFile, shell: shells.Shell) -> Library:
             break
     found = _library(elf, shell.kind, shell.how, shell.functions, version, reason=shell.reason)
     linkage: Linkage = "executable" if _is_program(elf) else "shared"
-    return msgspec.structs.replace(found, linkage=linkage, addresses=shell.addresses)
+    return msgspec.structs.replace(
+        found, linkage=linkage, addresses=shell.addresses, evidence=dict(shell.evidence)
+    )
 
 
 def _descendant(elf: ElfFile, how: How) -> Kind:

@@ -3,8 +3,9 @@
 
 bash and zsh export nearly all they have, because builtins and modules that are loaded at run time
 use it. So what can be seen of a shell is which names it has, whatever its version; builds that are
-linked statically have them in the full symbol table, unless they were stripped. Other shells are
-only recognised, by their constants, to be told of.
+linked statically have them in the full symbol table, unless they were stripped: of such a bash the
+functions are found by what they do (``shell_code``), as far as typed commands need them. Other
+shells are only recognised, by their constants, to be told of.
 
 Invariants: a variable is part of the file's data, a function of its code; where a name that a
 shell cannot be understood without is missing, ``reason`` says so.
@@ -14,13 +15,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from ecapture.binary.elf import ElfFile, Symbol
+from ecapture.binary.shell_code import find_bash
 from ecapture.errors import NotExecutable
 
 Kind = Literal["bash", "zsh", "readline", "zle", "busybox", "dash", "fish"]
-How = Literal["dynsym", "symtab", "content"]
+How = Literal["dynsym", "symtab", "fingerprint", "content"]
 
 
 class Names(NamedTuple):
@@ -82,13 +85,17 @@ NO_PROBE: Final = (
 
 
 class Shell(NamedTuple):
-    """A shell. ``functions`` are file offsets, ``addresses`` those of all as they were linked."""
+    """A shell. ``functions`` are file offsets, ``addresses`` those of all as they were linked.
+
+    ``evidence`` says of functions that nothing names why they are held for them.
+    """
 
     kind: Kind
     how: How
     functions: dict[str, int]
     addresses: dict[str, int]
     reason: str
+    evidence: Mapping[str, str] = MappingProxyType({})
 
 
 def exported(elf: ElfFile) -> Shell | None:
@@ -121,7 +128,20 @@ def nameless(elf: ElfFile, marker: bytes) -> Shell:
             wanted = (*names.required_variables, *names.variables)
             variables = elf.symtab(wanted, variables=True)
             return _shell(elf, kind, "symtab", functions, variables)
+    if kind == "bash":
+        return _by_code(elf)
     return Shell(kind, "content", {}, {}, NAMELESS if names is not None else NO_PROBE)
+
+
+def _by_code(elf: ElfFile) -> Shell:
+    found = find_bash(elf)
+    if found.reason:
+        return Shell("bash", "content", {}, {}, f"{NAMELESS} ({found.reason})")
+    offsets = {
+        name: elf.file_offset(address, executable=True) for name, address in found.functions.items()
+    }
+    addresses = found.functions | found.variables
+    return Shell("bash", "fingerprint", offsets, addresses, "", found.evidence)
 
 
 def _shell(

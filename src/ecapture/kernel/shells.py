@@ -30,7 +30,7 @@ _MEMBERS = {
     "text": ("chline",),
     "text_end": ("hptr",),
     "printed": ("the_printed_command_except_trap",),
-    "interactive": ("interactive_shell",),
+    "interactive": ("interactive_shell", "interactive"),
     "sourced": ("sourcelevel",),
     "string": ("command_execution_string",),
     "input": ("bash_input",),

@@ -13,8 +13,12 @@ table's header). Searches read a few blocks, never the whole table.
 from __future__ import annotations
 
 import struct
+import sys
+from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Final
 
+from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.image import Image
 from ecapture.binary.secrets.operations import Call, Jump, Load, Return, Set, Stop
 
@@ -22,6 +26,7 @@ _PT_GNU_EH_FRAME: Final = 0x6474E550  # the program header that names the table
 _HEADER: Final = struct.Struct("<4BiI")
 _PAIR: Final = struct.Struct("<ii")
 _RECORD: Final = struct.Struct("<IIiI")
+_MOST_RECORDS: Final = 1 << 17
 _STUB_INSTRUCTIONS: Final = 4
 _ALIGNMENT: Final = 16
 _LONGEST_FUNCTION: Final = 4096  # bytes to look back
@@ -93,6 +98,48 @@ class Functions:
             return None
         start, record = _PAIR.unpack(block)
         return self._start + start, self._start + record
+
+
+class ListedFunctions(Functions):
+    """The functions of a file whose linker made no table to search: the records themselves.
+
+    They are where the section headers say (``.eh_frame``), and stripping leaves both; programs that
+    are linked statically for one address are like that.
+
+    Raises:
+        NotExecutable: the file became shorter.
+    """
+
+    def __init__(self, elf: ElfFile, image: Image) -> None:
+        super().__init__(image)
+        self._rows = [] if self._count else sorted(_records(elf, image))
+
+    @property
+    def known(self) -> bool:
+        """Whether the file tells of its functions at all."""
+        return bool(self._rows) or super().known
+
+    def _row_of(self, address: int) -> tuple[int, int] | None:
+        if not self._rows:
+            return super()._row_of(address)
+        at = bisect_right(self._rows, (address, sys.maxsize))
+        return self._rows[at - 1] if at else None
+
+
+def _records(elf: ElfFile, image: Image) -> Iterator[tuple[int, int]]:
+    # (start of the function, address of the record); those in the usual form are taken.
+    section = elf.section(".eh_frame")
+    at, end = (section.address, section.address + section.size) if section is not None else (0, 0)
+    for _ in range(_MOST_RECORDS):
+        block = image.bytes_at(at, _RECORD.size) if at < end else b""
+        if len(block) < _RECORD.size:
+            return
+        length, owner, distance, _size = _RECORD.unpack(block)
+        if not length or length == 0xFFFFFFFF:
+            return
+        if owner:
+            yield at + 8 + distance, at
+        at += 4 + length
 
 
 def likely_start(image: Image, address: int) -> int | None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from ecapture.binary.secrets.functions import is_stub, likely_start
+from ecapture.binary.secrets.functions import ListedFunctions, is_stub, likely_start
 
 
 def test_starts_and_ranges_come_from_the_frame_table(assemble):
@@ -22,6 +22,26 @@ def test_without_a_table_nothing_is_a_start(assemble):
     assert not code.functions.known
     assert not code.functions.is_start(code.address("f"))
     assert code.functions.range_of(code.address("f")) is None
+
+
+def test_without_a_table_the_records_themselves_tell(assemble):
+    code = assemble("-Wl,--no-eh-frame-hdr", f="nop\nnop\nret", g="xor %eax, %eax\nret")
+    functions = ListedFunctions(code.elf, code.image)
+    first, second = code.address("f"), code.address("g")
+    assert functions.known
+    assert functions.is_start(first)
+    assert functions.is_start(second)
+    assert not functions.is_start(first + 1)
+    assert functions.range_of(first + 2) == (first, first + 3)
+    assert functions.range_of(second + 3) is None
+    assert functions.range_of(0) is None
+
+
+def test_where_there_is_a_table_it_is_asked(assemble):
+    code = assemble(f="nop\nret")
+    functions = ListedFunctions(code.elf, code.image)
+    assert functions.known
+    assert functions.range_of(code.address("f") + 1) == (code.address("f"), code.address("f") + 2)
 
 
 def test_stubs_jump_through_memory(assemble):
