@@ -13,6 +13,9 @@ from harness import CAPTURES, DEADLINE, Captured, run_ecapture, wait_until
 from suites import tree
 from terminals import END, INTERRUPT, SUSPEND, Terminal
 
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.shell_code import find_bash
+
 pytestmark = [CAPTURES, pytest.mark.needs("btf")]
 SUITES = ("bullseye", "trixie", "sid")
 NOBODY = 65534
@@ -53,9 +56,10 @@ def told(lines):
     return [(line["text"], line["status"]) for line in lines]
 
 
-def typed_in(name, release, folder, **how):
+def typed_in(name, release, folder, words=(), **how):
     """A shell of the release at a terminal."""
-    return Terminal(*release.command(folder, name, *PLAIN[name.partition("-")[0]]), **how)
+    options = (*PLAIN[name.partition("-")[0]], *words)
+    return Terminal(*release.command(folder, name, *options), **how)
 
 
 def varied():
@@ -74,13 +78,13 @@ def varied():
     ]
 
 
-@pytest.mark.parametrize("name", ["bash", "zsh"])
+@pytest.mark.parametrize("name", ["bash", "bash-static", "zsh"])
 def test_typed_lines_of_two_users(watched, release, name, open_folder):
     """From the first line to the last, of a shell that waited and of one that started later."""
     folder = open_folder
     with typed_in(name, release, folder) as waiting:
         waiting.ready()
-        run = watched(probe=name)
+        run = watched(probe=name.partition("-")[0])
         with typed_in(name, release, folder, env={"IN_TREE_UID": str(NOBODY)}) as later:
             later.ready()
             for shell in (waiting, later):
@@ -100,11 +104,11 @@ def test_typed_lines_of_two_users(watched, release, name, open_folder):
         assert {line["directory"] for line in own} == {"/tmp"}
 
 
-@pytest.mark.parametrize("name", ["bash", "zsh"])
+@pytest.mark.parametrize("name", ["bash", "bash-static", "zsh"])
 def test_history_several_lines_and_jobs(watched, release, name, tmp_path):
     with typed_in(name, release, tmp_path) as shell:
         shell.ready()
-        run = watched("--pid", shell.pid, probe=name)
+        run = watched("--pid", shell.pid, probe=name.partition("-")[0])
         shell.run("echo one two")
         shell.run("echo !!")
         shell.run("for i in 1 2", "do", "  echo $i", "done")
@@ -206,13 +210,65 @@ def test_strings_of_zsh(watched, release, tmp_path):
     assert status == 9
 
 
+def test_code_says_what_names_say(release):
+    """Where bash has names, the signs that a stripped build is understood by lead to the same."""
+    with ElfFile(release.root / "bin/bash") as elf:
+        found = find_bash(elf)
+        named = {name: elf.symbol(name).address for name in found.functions}
+        variables = {name: elf.symbol(name, variable=True).address for name in found.variables}
+    assert found.reason == ""
+    assert (found.functions, found.variables) == (named, variables)
+
+
+def test_a_static_and_stripped_bash(watched, release, tmp_path):
+    """Without history, without a line editor, and not typed: shown, or said not to be."""
+    with typed_in("bash-static", release, tmp_path) as shell:
+        shell.ready()
+        listed = run_ecapture("targets", "--json", "-p", shell.pid)
+        run = watched("--pid", shell.pid, "--non-interactive")
+        shell.run("set +o history")
+        shell.run("echo !! hidden")
+        shell.run("# only a remark")
+        shell.run("echo )")
+        shell.run(". /dev/null; false")
+        lines = commands(run)
+    assert told(lines) == [
+        ("set +o history", 0),
+        ("echo !! hidden", 0),
+        ("# only a remark", 0),
+        ("echo )", 2),
+        (". /dev/null; false", 1),
+    ]
+    assert [line["text"] for line in lines if line["ended"] == "not run"] == [
+        *("# only a remark", "echo )")
+    ]
+    [line] = [line for line in run.errors.so_far() if "only what is typed is shown" in line]
+    assert "/bash-static: " in line
+    [target] = json.loads(listed.stdout)
+    assert (target["kind"], target["visible"], target["how"]) == ("bash", True, "fingerprint")
+    assert set(target["evidence"]) == {
+        *("parse_command", "reader_loop", "pre_process_line", "readline")
+    }
+    with typed_in("bash-static", release, tmp_path, words=("--noediting",)) as shell:
+        shell.ready()
+        run = watched("--pid", shell.pid)
+        shell.run("echo seen")
+        shell.run("set +o history")
+        shell.run("false hidden")
+        lines = commands(run)
+    assert [(line["text"], line["missing"], line["status"]) for line in lines] == [
+        ("echo seen", "", 0),
+        ("set +o history", "", 0),
+        ("", "unseen", 1),
+    ]
+
+
 # --- what cannot be seen ---
 
 UNSEEN = {
     "dash": ("dash", ("dash",)),
     "busybox": ("busybox", ("busybox", "sh")),
     "fish": ("fish", ("fish",)),
-    "bash-static": ("bash", ("bash-static", *PLAIN["bash"])),
     "zsh-static": ("zsh", ("zsh-static", *PLAIN["zsh"])),
 }
 
