@@ -7,9 +7,11 @@
 from collections.abc import Callable
 
 import msgspec
+from typing_extensions import disjoint_base
 
 from ecapture.events import Event
 
+@disjoint_base
 class Lines:
     """``container_of`` and ``time`` are asked once for each statement: see ``JsonLinesFormat``."""
 

@@ -33,11 +33,8 @@ cdef class Lines:
     cdef char *_out
     cdef Py_ssize_t _used, _room
 
-    def __cinit__(self, container_of, time):
+    def __init__(self, container_of, time):
         self._container_of, self._time = container_of, time
-        self._until_point = None
-        self._out = NULL
-        self._used = self._room = 0
 
     def __dealloc__(self):
         PyMem_Free(self._out)

@@ -3,8 +3,11 @@
 
 from collections.abc import Callable
 
+from typing_extensions import disjoint_base
+
 from ecapture.events import Event
 
+@disjoint_base
 class Commands:
     """``name_of`` decodes a command name; ``unknown_of`` says what of a session is not known.
 

@@ -3,8 +3,11 @@
 
 from collections.abc import Callable
 
+from typing_extensions import disjoint_base
+
 from ecapture.events import Event
 
+@disjoint_base
 class Runs:
     """``name_of`` decodes a command name, ``ends_of`` the ends of a connection.
 

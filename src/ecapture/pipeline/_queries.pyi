@@ -7,12 +7,15 @@ same tables, and what comes out is the same: a test compares.
 """
 
 from collections import OrderedDict
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, type_check_only
+
+from typing_extensions import disjoint_base
 
 from ecapture.events import Command, CommandEnd, CommandText, Event, ProcessExit
 
 _Key: TypeAlias = tuple[int, int, int]
 
+@type_check_only
 class Session(Protocol):
     """What is used of a session."""
 
@@ -20,6 +23,7 @@ class Session(Protocol):
     quit: bool
     open: _Key | None
 
+@type_check_only
 class Stage(Protocol):
     """Takes what is not as most are."""
 
@@ -28,6 +32,7 @@ class Stage(Protocol):
     def end(self, event: CommandEnd, out: list[Event]) -> None: ...
     def exit(self, event: ProcessExit, out: list[Event]) -> None: ...
 
+@disjoint_base
 class Pending:
     """A query that was begun so, and its text if that is there."""
 

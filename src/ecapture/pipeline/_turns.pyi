@@ -15,9 +15,12 @@ alone knows the protocol, and which this must agree with: tests and a fuzzer com
 
 from collections.abc import Callable
 
+from typing_extensions import disjoint_base
+
 from ecapture.events import Event, ProcessExit, Served
 from ecapture.pipeline.postgres_session import Session
 
+@disjoint_base
 class Turn:
     """Stands in front of a session, which is asked for what it does not know itself.
 
