@@ -19,6 +19,8 @@ SNAP_MAXIMUM: Final = _SNAP_MAXIMUM
 RING_BYTES = 16 << 20
 TEXT_BYTES = 64 << 10
 TEXT_MAXIMUM = 1 << 30
+# As many as the kernel programs have room for (bpf/lib/target.bpf.h).
+_PIDS_MAXIMUM, _NAMES_MAXIMUM = 16384, 256
 _RING_MINIMUM, _RING_MAXIMUM = 1 << 16, 1 << 30
 SNAP_MINIMUM = 18
 """The head of an Ethernet frame with a VLAN tag, in bytes."""
@@ -39,6 +41,7 @@ class Scope(msgspec.Struct, frozen=True):
 
     def check(self) -> None:
         """Raises UsageError or TargetNotFound for what cannot be watched."""
+        self._check_room()
         for pid in self.pids:
             _check_process(pid)
         for uid in self.uids:
@@ -51,14 +54,26 @@ class Scope(msgspec.Struct, frozen=True):
                     problem=f"{comm!r} has not 1 to {COMM_LENGTH - 1} bytes, as command names have",
                     hint="see the name in /proc/PID/comm",
                 )
-        if len(self.cgroups) > CGROUPS_MAXIMUM:
-            raise UsageError(option="--cgroup_path", problem=f"more than {CGROUPS_MAXIMUM} given")
         for path in self.cgroups:
             if not (Path(path) / "cgroup.procs").exists():
                 raise TargetNotFound(
                     looked_for=path,
                     looked_in="the cgroup v2 tree",
                     hint="give a directory of a mounted cgroup2 file system (mount -t cgroup2)",
+                )
+
+    def _check_room(self) -> None:
+        for option, named, most in (
+            ("--pid", self.pids, _PIDS_MAXIMUM),
+            ("--uid", self.uids, _NAMES_MAXIMUM),
+            ("--comm", self.comms, _NAMES_MAXIMUM),
+            ("--cgroup_path", self.cgroups, CGROUPS_MAXIMUM),
+        ):
+            if len(named) > most:
+                raise UsageError(
+                    option=option,
+                    problem=f"more than {most} given",
+                    hint="watch a cgroup with --cgroup_path, or everybody",
                 )
 
 

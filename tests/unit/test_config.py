@@ -110,3 +110,16 @@ def test_cgroups_are_directories_of_the_tree(tmp_path):
     Scope(cgroups=(str(tmp_path),)).check()
     with pytest.raises(UsageError, match="--cgroup_path"):
         Scope(cgroups=(str(tmp_path),) * 17).check()
+
+
+@pytest.mark.parametrize(
+    ("scope", "option"),
+    [
+        (Scope(uids=tuple(range(257))), "--uid"),
+        (Scope(comms=tuple(f"c{n}" for n in range(257))), "--comm"),
+    ],
+)
+def test_more_than_the_kernel_programs_have_room_for(scope, option):
+    with pytest.raises(UsageError, match=f"{option}: more than 256 given"):
+        scope.check()
+    Scope(uids=scope.uids[:256], comms=scope.comms[:256]).check()

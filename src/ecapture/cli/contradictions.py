@@ -31,6 +31,7 @@ _PLACES: Final = {
 
 def check(given: dict[str, Any], command: object = None) -> None:
     """Raises UsageError for options that contradict each other, or need another."""
+    _check_empty(given)
     _check_modes(given)
     _check_places(given)
     if given.get("follow") and not any(given["pids"]) and command is None:
@@ -56,6 +57,15 @@ def check_filter(given: dict[str, Any], mentions: frozenset[str]) -> None:
             problem=f"with --raw nothing is parsed, so nothing has a {asked[0]}",
             hint="leave out --raw, or filter by pid, uid, comm, container, direction or size",
         )
+
+
+def _check_empty(given: dict[str, Any]) -> None:
+    # What a script writes whose variable is not set: it wanted something.
+    for name, option in (_PLACES | {"filter": "--filter"}).items():
+        if given.get(name) == "":
+            raise UsageError(
+                option=option, problem="nothing follows it", hint="leave it out, or say what"
+            )
 
 
 def _check_modes(given: dict[str, Any]) -> None:

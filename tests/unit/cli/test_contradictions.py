@@ -24,6 +24,10 @@ def given(*words):
         (["--follow"], "--follow"),
         (["--follow", "--pid", "0"], "--follow"),
         (["--keep", "3", "-w", "x"], "--keep"),
+        (["--filter", ""], "--filter"),
+        (["-k", ""], "-k"),
+        (["-w", ""], "-w"),
+        (["-l", ""], "-l"),
     ],
 )
 def test_what_makes_no_sense_together(words, named):
