@@ -17,6 +17,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(name, ...): rights, kernel features or programs that a test depends on"
     )
+    # A shell that starts us in the background ignores interrupts, and programs inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # --- the header ---
