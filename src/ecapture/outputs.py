@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from typing import Protocol
 
@@ -56,7 +57,23 @@ def open_writer(destination: str, *, append: bool = False, option: str = "-w") -
     if destination == STDOUT:
         return Writer(1, "standard output", owned=False)
     fd = open_output(destination, append=append, option=option)
-    return Writer(fd, destination, owned=True, option=option)
+    writer = Writer(fd, destination, owned=True, option=option)
+    if append and _ends_within_a_line(fd):
+        writer.write(b"\n")
+    return writer
+
+
+def _ends_within_a_line(fd: int) -> bool:
+    # As a full disk leaves it: what is appended must not become a part of that line.
+    found = os.fstat(fd)
+    if not (stat.S_ISREG(found.st_mode) and found.st_size):
+        return False
+    try:
+        with open(f"/proc/self/fd/{fd}", "rb", buffering=0) as file:  # noqa: PTH123 - of a descriptor
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:  # not ours to read
+        return False
 
 
 def no_session(_pid: int) -> SessionFacts:

@@ -97,3 +97,15 @@ def test_a_file_is_opened_at_once(tmp_path):
     writer = open_writer(str(tmp_path / "out"))
     assert (tmp_path / "out").exists()
     writer.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(b"", b"new\n"), (b"old\n", b"old\nnew\n"), (b"ol", b"ol\nnew\n")]
+)
+def test_what_is_appended_begins_a_line(tmp_path, before, after):
+    path = tmp_path / "keys"
+    path.write_bytes(before)
+    writer = open_writer(str(path), append=True)
+    writer.write(b"new\n")
+    writer.close()
+    assert path.read_bytes() == after
