@@ -141,7 +141,8 @@ def test_interrupting_the_capture_ends_the_command(capture, tmp_path):
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (("tls", "--", "true"), "`ecapture targets` lists who can be observed"),
+        (("tls", "--", "true"), "seen; `ecapture all` observes the rest, `ecapture targets` lists"),
+        (("all", "--non-interactive", "--", "true"), "seen; `ecapture targets` lists who"),
         (("bash", "--", "bash", "-c", "true"), "is shown with --non-interactive"),
     ],
 )

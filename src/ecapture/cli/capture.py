@@ -222,7 +222,8 @@ def _advice(config: CaptureConfig) -> str:
     # A miss must not be silence: it is what users of such tools puzzle over most.
     if not config.unattended and any(probes()[name].unattended_hooks for name in config.probes):
         return "what nobody types (-c, scripts) is shown with --non-interactive"
-    return "`ecapture targets` lists who can be observed, and why others cannot"
+    everything = "" if set(config.probes) >= set(probes()) else "`ecapture all` observes the rest, "
+    return everything + "`ecapture targets` lists who can be observed, and why others cannot"
 
 
 def _tell_late(count: int) -> None:
