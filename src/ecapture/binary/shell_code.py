@@ -59,7 +59,8 @@ _MACHINES: Final = ("x86_64",)
 _LARGEST: Final = 32 << 20  # bytes of code; bash has two million
 _MOST_CALLS: Final = 1 << 19
 _NODES: Final = 8192  # instructions of one function that are looked at
-_MOST_INSTRUCTIONS: Final = 1 << 18  # that are looked at in all; bash takes 20,000
+_MOST_STEPS: Final = 1 << 22  # in all, some two seconds; bash takes half a million
+_DECODING: Final = 16  # steps that an instruction takes when it is first looked at
 _SAME_TEXT: Final = 16
 _FEW: Final = 8  # places that something is called from which has two callers
 _TAIL: Final = 12  # instructions between the load of a result and the return
@@ -118,7 +119,7 @@ class _Search:
         self._functions = ListedFunctions(elf, self._image)
         self._convention = self._image.convention
         self._bodies: dict[int, dict[int, Instruction]] = {}
-        self._left = _MOST_INSTRUCTIONS
+        self._left = _MOST_STEPS
         self._sites = self._all_calls()
 
     def run(self) -> Found:
@@ -318,10 +319,17 @@ class _Search:
                 naming[places[reference.target]].add(span[0])
         return naming
 
+    def _spend(self, steps: int) -> None:
+        self._left -= steps
+        if self._left < 0:
+            raise _NotFoundError("it takes too long to be looked through")
+
     def _callers(self, function: int) -> set[int]:
         # The functions in which an instruction calls this one.
         found = set()
-        for site in self._sites.get(function, ()):
+        sites = self._sites.get(function, ())
+        self._spend(len(sites) * _DECODING)
+        for site in sites:
             span = self._functions.range_of(site)
             if span is not None and site in self._body(span[0]):
                 found.add(span[0])
@@ -336,9 +344,7 @@ class _Search:
             span = self._functions.range_of(function)
             address, end = span if span is not None else (0, 0)
             while address < end and len(known) < _NODES:
-                self._left -= 1
-                if not self._left:
-                    raise _NotFoundError("it takes too long to be looked through")
+                self._spend(_DECODING)
                 known[address] = instruction = self._image.instruction(address)
                 if instruction.end <= address:
                     break
@@ -347,7 +353,9 @@ class _Search:
         return known
 
     def _operations(self, function: int) -> Iterator[Operation]:
-        for instruction in self._body(function).values():
+        body = self._body(function)
+        self._spend(len(body))
+        for instruction in body.values():
             yield from instruction.operations
 
     def _calls(self, function: int) -> Iterator[_Call]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ecapture.binary import shell_code
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.shell_code import find_bash
 from ecapture.errors import NotExecutable
@@ -88,3 +89,12 @@ def test_damage_is_refused_and_never_leads_elsewhere(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with contextlib.suppress(NotExecutable):
         assert find(path).functions == {}
+
+
+@pytest.mark.needs("program:bash")
+@pytest.mark.parametrize("bound", ["_MOST_STEPS", "_MOST_CALLS", "_LARGEST"])
+def test_work_is_bounded_and_what_is_half_done_is_not_used(monkeypatch, bound):
+    monkeypatch.setattr(shell_code, bound, 1 << 12)
+    found = find(BASH)
+    assert (found.functions, found.variables) == ({}, {})
+    assert found.reason.endswith("to be looked through")
