@@ -8,6 +8,7 @@ otherwise, whose own key log is the truth.
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -185,9 +186,9 @@ def test_openssl_server(release, certificate, tmp_path):
     assert_clean(run)
 
 
-def fetched(run_release, folder, port: int, *words: object):
-    """What a program of the release prints and its process."""
-    with running(*run_release.command(folder, *words), text=False) as process:
+def fetched(release, folder, *words: object):
+    """The process of a program of the release, and what it printed."""
+    with running(*release.command(folder, *words), text=False) as process:
         page = process.communicate(timeout=DEADLINE)[0]
     assert process.returncode == 0
     return process.pid, page
@@ -218,7 +219,7 @@ def test_openssl_in_programs(release, program, certificate, tmp_path):
             "curl": ("curl", "-sk", "--http1.1", "-i", f"https://127.0.0.1:{server.port}/"),
             "python3": ("python3", "-c", _ASKS, server.port),
         }
-        pid, page = fetched(release, tmp_path, server.port, *words[program])
+        pid, page = fetched(release, tmp_path, *words[program])
         run.finish()
     asked = joined(run.shown(pid=pid, direction="write"))
     assert asked.startswith(b"GET / HTTP/1.")
@@ -228,4 +229,32 @@ def test_openssl_in_programs(release, program, certificate, tmp_path):
     assert ends_of(run, pid) == {f"127.0.0.1:{server.port}"}
     assert labels(read_keys(ours)) == TLS_1_3
     assert set(read_keys(ours)) == set(read_keys(theirs))
+    assert_clean(run)
+
+
+def test_a_library_that_nobody_had_loaded(release, certificate, tmp_path):
+    """It is hooked when the first process loads it; who comes next is seen from the beginning."""
+    own = next(release.root.glob("usr/lib/*/libssl.so.*"))
+    shutil.copy(own, tmp_path / own.name)  # another file than the one that is hooked already
+    with (
+        s_server(certificate, "-www") as (server, _said),
+        Captured(tmp_path, "-d") as run,
+    ):
+        words = ("env", "LD_LIBRARY_PATH=/tmp", "curl", "-sk", "--http1.1", "-i")
+        words += (f"https://127.0.0.1:{server.port}/",)
+        fetched(release, tmp_path, *words)
+        wait_until(
+            lambda: any(
+                line.rstrip().endswith("pid=None")
+                and f"/{own.name} kind=openssl" in line
+                and "file=/tmp/" in line
+                for line in run.errors.so_far()
+            ),
+            "the probes",
+        )
+        pid, page = fetched(release, tmp_path, *words)
+        run.finish()
+    assert joined(run.shown(pid=pid, direction="read")) == page
+    assert joined(run.shown(pid=pid, direction="write")).startswith(b"GET / HTTP/1.1\r\n")
+    assert ends_of(run, pid) == {f"127.0.0.1:{server.port}"}
     assert_clean(run)
