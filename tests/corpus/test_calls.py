@@ -45,11 +45,12 @@ FOUND = {
     "boringssl-curl_cffi": ("fingerprint", {"SSL_read", "SSL_write", "SSL_new"}),
     "boringssl-grpcio": ("fingerprint", {"SSL_read", "SSL_write", "SSL_new"}),
     "boringssl-bun": ("fingerprint", {"SSL_read", "SSL_write", "SSL_new"}),
+    "boringssl-envoy": ("fingerprint", {"SSL_read", "SSL_write", "SSL_new"}),
     "arm64-openssl-3.5.4": ("label", FLAGS),
     "arm64-openssl-4.0.3-static": ("label", FLAGS),
     "arm64-boringssl-grpcio": ("fingerprint", {"SSL_read", "SSL_write", "SSL_new"}),
 }
-WITHOUT_TRUTH = {"boringssl-grpcio", "boringssl-bun", "arm64-boringssl-grpcio"}
+WITHOUT_TRUTH = {"boringssl-grpcio", "boringssl-bun", "boringssl-envoy", "arm64-boringssl-grpcio"}
 
 
 def without_names(original: bytes) -> bytes:

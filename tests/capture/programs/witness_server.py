@@ -24,7 +24,8 @@ class Witness(socketserver.BaseRequestHandler):
         except (OSError, EOFError):
             pass
         (folder / f"{port}.heard").write_bytes(heard)
-        (folder / f"{port}.said").write_bytes(said)
+        (folder / f"{port}.part").write_bytes(said)
+        (folder / f"{port}.part").rename(folder / f"{port}.said")
 
     def talk(self, peer, heard, said):
         waiting = bytearray()
