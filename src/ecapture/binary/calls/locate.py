@@ -55,7 +55,10 @@ def complete(elf: ElfFile, library: Library) -> Library:
     labelled = any("names itself" in signs for signs in evidence.values())
     for wanted, what in ((_READING, "reads"), (_WRITING, "writes")):
         if not any(name in functions for name in wanted):
-            return _refused(library, f"no function of it proves to be the one that {what}")
+            why = f"no function of it proves to be the one that {what}"
+            if wanted is _READING and any(name in functions for name in _WRITING):
+                why += ": it was built into what calls it, or is not as we know it"  # Chromium
+            return _refused(library, why)
     return msgspec.structs.replace(
         library,
         how="label" if labelled else "fingerprint",
