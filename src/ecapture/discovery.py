@@ -18,12 +18,12 @@ and all others pay nothing. Else they are placed for everybody and the kernel pr
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import platform
 import queue
 import re
-import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,9 +34,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ecapture._wire import Shape
-from ecapture.binary import loader, process
+from ecapture.binary import process
 from ecapture.binary.cache import Cache
 from ecapture.binary.calls.completion import CallsCache, Completion, is_open
+from ecapture.binary.command_line import files_of_command
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import KEYS_ONLY, NOT_TLS, Library
 from ecapture.binary.scan import Found, pinned, scan, scan_files
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from ecapture.kernel.keys import Keys
 
 _log = logging.getLogger(__name__)
-_LOOKED_AT_WORDS = 256  # of a command line, for programs that it might run
 # device, inode, process (0: all), whether for keys
 _Key = tuple[int, int, int, bool]
 
@@ -221,7 +221,7 @@ class Discovery:
                 self._attach_one(found, wait=False)
             if self._config.command:
                 # what the command will load is hooked before it runs, though nobody has it mapped
-                for found in scan_files(cache, _files_of_command(self._config.command)):
+                for found in scan_files(cache, files_of_command(self._config.command)):
                     self._attach_one(found, wait=True)
         for pid in self._only:
             if not process.is_running(pid):
@@ -434,6 +434,8 @@ class Discovery:
         if watch is None:
             return
         known: set[_Key] = set()
+        # Needed by the first file that nobody has seen, whose process may not live long.
+        importlib.import_module("ecapture.binary.identify")
         with Cache.of_user() as cache:
 
             def look_again(missed: int) -> None:
@@ -502,33 +504,6 @@ def _key_keys(status: os.stat_result, pids: Sequence[int]) -> tuple[_Key, ...]:
 def _distance(place: int, other: int | None) -> int:
     """Bytes from one place in a file to another; 0 where there is none within 2 GiB."""
     return 0 if other is None or abs(other - place) >= 1 << 31 else other - place
-
-
-def _files_of_command(command: Sequence[str]) -> tuple[str, ...]:
-    """The programs that a command line names (for scripts, their interpreters) and what they load.
-
-    Every word is looked at, because ``env``, ``sh -c`` and their like run what later words name;
-    what is no program is passed over. ``LD_LIBRARY_PATH`` and ``PATH`` hold as ``env`` sets them.
-    """
-    words = list(command)
-    for word in command[1:]:
-        with contextlib.suppress(ValueError):  # a quotation without end
-            words += shlex.split(word, comments=True)
-    variables = dict(os.environ)
-    for word in words:
-        name, assigned, value = word.partition("=")
-        if assigned and name in ("LD_LIBRARY_PATH", "PATH"):
-            variables[name] = value
-    folders = [folder for folder in variables.get("LD_LIBRARY_PATH", "").split(":") if folder]
-    found: dict[str, None] = {}
-    for word in dict.fromkeys(words[:_LOOKED_AT_WORDS]):
-        try:
-            place = loader.find_program(word, variables.get("PATH"))
-            if os.access(place, os.X_OK) and not Path(place).is_dir():
-                found |= dict.fromkeys(loader.closure(place, folders))
-        except (ECaptureError, OSError, ValueError) as error:
-            _log.debug("cannot look into %s ahead of the start: %s", word, error)
-    return tuple(found)
 
 
 def _locate(pid: int, start: int, end: int, path: str) -> tuple[str, os.stat_result] | None:
