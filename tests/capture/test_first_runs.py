@@ -15,6 +15,9 @@ from harness import CAPTURES, DEADLINE, joined
 from keyed import packages
 from witnessed import witness_server
 
+from ecapture.binary import loader
+from ecapture.binary.elf import ElfFile
+
 pytestmark = [CAPTURES, pytest.mark.needs("program:openssl")]
 _NODE = """
 process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
@@ -62,3 +65,27 @@ def test_every_byte_of_the_first_run_and_of_the_second(key, capture, certificate
             heard, said = talks[port]
             assert joined(run.shown(direction="write")) == heard
             assert joined(run.shown(direction="read")) == said
+
+
+@pytest.mark.needs("program:curl", "program:chroot")
+def test_a_library_in_a_tree_that_becomes_the_root(capture, certificate, tmp_path):
+    tree = tmp_path / "tree"
+    curl = shutil.which("curl")
+    for place in (*loader.closure(curl), str(loader.CACHE)):
+        copy = tree / place.lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(place, copy)
+    with ElfFile(curl) as elf:
+        interpreter = elf.interpreter
+    (tree / interpreter.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(interpreter, tree / interpreter.lstrip("/"))
+    (tree / "usr" / "bin").mkdir(parents=True, exist_ok=True)
+    with witness_server(certificate, tmp_path, "1.3") as server:
+        words = ("chroot", tree, curl, "--silent", "--insecure", "--http1.1", server.url)
+        env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+        with capture(command=words, env=env) as run:
+            run.process.wait(DEADLINE)
+            run.finish(number=None, status=run.process.returncode)
+        ((heard, said),) = server.talks(1).values()
+    assert joined(run.shown(direction="write")) == heard
+    assert joined(run.shown(direction="read")) == said
