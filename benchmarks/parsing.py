@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What parsing conversations adds to showing them as they are.
 
-    sudo python benchmarks/parsing.py [--rounds 5] [--seconds 2] [--live]
+    sudo python benchmarks/parsing.py [--rounds 5] [--seconds 2] [--live] [--rate 10000]
 
 nginx under wrk is recorded once with small answers and once with a file that goes out in pieces of
 16 KiB. Each recording is then replayed unparsed and parsed in turn, all in one process and without
 writing, and the least CPU time of each is taken, as everything else the machine does only adds to
-it. ``--live`` counts what is shown while wrk asks as fast as it can, against what wrk counted.
+it. ``--live`` counts what is shown while wrk asks as fast as it can, against what wrk counted, and
+while h2load asks ``--rate`` times a second.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,20 +91,28 @@ def measure(source: Path, rounds: int) -> Cost:
     return Cost(events, summary.bytes / events, raw / events * 1e6, parsed / events * 1e6)
 
 
-def live(tool: Path, nginx: Nginx, seconds: int, target: Path) -> str:
-    """Run wrk without and with the tool; how they compare, and what was shown of it."""
+def live(tool: Path, nginx: Nginx, seconds: int, rate: int, target: Path) -> list[str]:
+    """Run wrk without and with the tool, and h2load with it; how much was shown of it."""
     _, alone = nginx.load(seconds)
+    return [
+        f"live: {alone:.0f} requests/s alone",
+        _watched(tool, nginx, lambda: nginx.load(seconds), target),
+        _watched(tool, nginx, lambda: nginx.load_at(rate, seconds), target),
+    ]
+
+
+def _watched(tool: Path, nginx: Nginx, load: Callable[[], tuple[int, float]], target: Path) -> str:
     words = [str(tool), "tls", "--brief", "-w", str(target), "--pid", str(nginx.worker)]
     watcher = Watcher(words)
     watcher.start()
-    answered, watched = nginx.load(seconds)
+    answered, watched = load()
     watcher.stop()
     with target.open(encoding="latin-1") as shown:
         count = sum(1 for line in shown if re.search(r" GET \S+ 200 request=0 response=\d+ ", line))
     lost = watcher.summary.get("lost", 0)
     return (
-        f"live: {alone:.0f} requests/s alone, {watched:.0f} watched; wrk counted {answered},"
-        f" shown {count}, records lost {lost}, CPU {watcher.cpu_s / max(count, 1) * 1e6:.1f} us for"
+        f"live: {watched:.0f} requests/s watched; {answered} answered, {count} shown,"
+        f" records lost {lost}, CPU {watcher.cpu_s / max(count, 1) * 1e6:.1f} us for"
         f" each request, peak {watcher.peak_mb:.0f} MB"
     )
 
@@ -113,6 +123,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--live", action="store_true", help="also count while wrk runs")
+    parser.add_argument("--rate", type=int, default=10_000, help="requests a second of h2load")
     options = parser.parse_args()
     if missing := missing_programs():
         print(f"missing: {', '.join(missing)}", file=sys.stderr)
@@ -133,7 +144,7 @@ def main() -> int:
             words = []
             if options.live:
                 target = Path(directory) / "shown"
-                words.append(live(options.tool, nginx, max(options.seconds, 5), target))
+                words += live(options.tool, nginx, max(options.seconds, 5), options.rate, target)
         finally:
             nginx.stop()
     Console().print(table)

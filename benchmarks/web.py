@@ -109,6 +109,23 @@ class Nginx:
             raise BenchmarkError(f"wrk: {done.stdout}")
         return int(requests[1]), float(rate[1])
 
+    def load_at(self, rate: int, seconds: int) -> tuple[int, float]:
+        """Run h2load at so many requests a second over HTTP/1.1; as ``load``."""
+        clients = 8
+        words = ["h2load", "--h1", f"-c{clients}", f"-n{rate * seconds}", f"--rps={rate / clients}"]
+        done = subprocess.run(
+            [*words, f"https://127.0.0.1:{self.port}/"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=DEADLINE_S,
+        )
+        found = re.search(r"finished in [^,]+, ([\d.]+) req/s", done.stdout)
+        succeeded = re.search(r"(\d+) succeeded", done.stdout)
+        if not found or not succeeded:
+            raise BenchmarkError(f"h2load: {done.stdout}")
+        return int(succeeded[1]), float(found[1])
+
     def stop(self) -> None:
         """End it as its own signal handling wants."""
         self._process.terminate()
