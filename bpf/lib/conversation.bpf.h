@@ -53,12 +53,18 @@ static __always_inline struct conversation *get_conversation(const struct conver
 	__u32 pid = key->pid;
 	__u64 *born = bpf_map_lookup_elem(&processes, &pid);
 
-	if (!born)
+	if (!born) {
 		bpf_map_update_elem(&processes, &pid, &now, BPF_NOEXIST);
-	else if (known && known->generation >= *born)
+		/* Another thread may have been first, and its time may be later than ours. */
+		born = bpf_map_lookup_elem(&processes, &pid);
+	}
+	if (born && known && known->generation >= *born)
 		return known;
 
 	struct conversation fresh = { .generation = now, .fd = -1 };
+
+	if (born && *born > now)
+		fresh.generation = *born;
 
 	bpf_map_update_elem(&conversations, key, &fresh, BPF_ANY);
 	return bpf_map_lookup_elem(&conversations, key);

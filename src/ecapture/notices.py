@@ -55,6 +55,9 @@ class Notices:
         self._lost = 0
         self._pending: list[Notice] = []
         self._wake = wake
+        # The kernel tells of each wake-up once (perf_poll in kernel/events/ring_buffer.c), and to
+        # whoever asks first, which is the call that registers: what came before is not told again.
+        self._looked = False
         self._poll = select.epoll()
         for fd in (wake, *watch.fds):
             self._poll.register(fd, select.EPOLLIN)
@@ -66,7 +69,8 @@ class Notices:
     def take(self) -> Notice | None:
         """The smallest of all that have come."""
         while True:
-            ready = self._poll.poll(0 if self._pending else None)
+            ready = self._poll.poll(None if self._looked and not self._pending else 0)
+            self._looked = True
             if any(fd == self._wake for fd, _events in ready):
                 return None
             self._gather()

@@ -71,7 +71,7 @@ def test_a_library_that_is_replaced_during_the_capture(capture, peer, private_co
         replace(private_copy)
         new = peer("pair", "--wait-go", env=env)
         new.wait_for("ready")
-        run.wait_attached(private_copy / "libssl.so.3")  # perhaps the old one only
+        run.wait_attached(private_copy / "libssl.so.3", times=2)  # the old one at start
         old.run()
         new.run()
         run.finish()

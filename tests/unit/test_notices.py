@@ -99,3 +99,14 @@ def test_without_sysfs_the_processors_are_counted(monkeypatch, tmp_path):
 
     monkeypatch.setattr(notices, "Path", Hidden)
     assert online_processors() == list(range(os.cpu_count()))
+
+
+def test_what_was_told_before_anybody_listened_is_taken(watch, wake, monkeypatch):
+    """The kernel wakes once, and whoever registers has been woken by that."""
+    watch.tell("/early", 1)
+    silent, kept = os.pipe()
+    monkeypatch.setattr(watch, "fds", [silent])
+    with closing(Notices(watch, wake[0], (), pytest.fail)) as notices:
+        assert notices.take().path == "/early"
+    os.close(silent)
+    os.close(kept)
