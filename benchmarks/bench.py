@@ -5,7 +5,8 @@
 
 Conditions take turns in every round, so that whatever else the machine does falls on all of them
 alike: no probes; an empty program on the exported functions, where tracers commonly put theirs; an
-empty program on the very places that the tool hooks (the price of the kernel's trap); the tool.
+empty program on the very places that the tool hooks (the price of the kernel's trap); the tool;
+the tool with its hooks on the exported functions, too, for comparison with the empty program there.
 Figures are medians; the spread behind +- is half the distance from least to greatest, in per cent
 of the median. Ratios are made within a round, and only they travel between machines.
 
@@ -40,6 +41,9 @@ from web import Nginx, missing_programs
 
 HERE = Path(__file__).resolve().parent
 NONE, EXPORTED, EMPTY, TOOL = "no probes", "empty, exported", "empty", "ecapture"
+TOOL_EXPORTED = "ecapture, exported"
+# What a condition is compared with: the empty program on the same hooks.
+FLOORS = {EXPORTED: EMPTY, TOOL: EMPTY, TOOL_EXPORTED: EXPORTED}
 BUILDS = {
     "writer": ["-pthread", "-lssl", "-lcrypto"],
     "empty_probe": ["-lbpf", "-lelf"],
@@ -98,7 +102,7 @@ class Bench:
         self._library = options.library or _libssl_of(self.writer)
         self._places = _places(self._library)
         self.has_tool = os.access(options.tool, os.X_OK)
-        self._conditions = [NONE, EXPORTED, EMPTY] + [TOOL] * self.has_tool
+        self._conditions = [NONE, EXPORTED, EMPTY] + [TOOL, TOOL_EXPORTED] * self.has_tool
 
     def _compile(self, name: str) -> Path:
         target = self._directory / name
@@ -114,7 +118,11 @@ class Bench:
             if condition == EMPTY:
                 words += ["--offsets", ",".join(map(str, self._places))]
             return Watcher(words)
-        words = [str(self._options.tool), "tls", "-m", "text", "--raw", "-w", str(output)]
+        words = [str(self._options.tool)]
+        if condition == TOOL_EXPORTED:
+            python = self._options.tool.with_name("python")
+            words = [str(python), str(HERE / "exported.py")]
+        words += ["tls", "-m", "text", "--raw", "-w", str(output)]
         return Watcher([*words, "--pid", str(pid), *self._options.tool_option])
 
     @contextmanager
@@ -155,7 +163,7 @@ class Bench:
             if watcher:
                 watcher.stop()
                 _take_from(watcher, sample)
-            if watcher and condition == TOOL:
+            if watcher and condition in {TOOL, TOOL_EXPORTED}:
                 _judge(output, size, watcher, sample)
         return sample
 
@@ -227,7 +235,7 @@ class Bench:
             if watcher:
                 watcher.stop()
                 _take_from(watcher, sample)
-            if condition == TOOL:
+            if condition in {TOOL, TOOL_EXPORTED}:
                 sample.accounted = sample.events + sample.lost >= 2 * requests
         return sample
 
@@ -298,13 +306,16 @@ def _spread(values: list[float]) -> str:
 def _ratios(case: Case, condition: str) -> list[str]:
     """Speed against none; time of a call against empty; what is added against what empty adds.
 
+    Empty is the empty program on the same hooks; for itself on exported ones, that on the tool's.
+
     Each ratio is made within a round and the median taken after, so that a machine that is slower
     for some rounds does not show as a cost.
     """
     if condition == NONE:
         return ["1", "", ""]
+    floor = FLOORS.get(condition, EMPTY)
     rounds = list(
-        zip(*(case.values(name, "per_second") for name in (NONE, EMPTY, condition)), strict=True)
+        zip(*(case.values(name, "per_second") for name in (NONE, floor, condition)), strict=True)
     )
     slower = f"{statistics.median(own / none for none, _, own in rounds):.3f}"
     if condition == EMPTY:
@@ -336,7 +347,8 @@ def _row(case: Case, condition: str) -> list[str]:
     if condition in {EXPORTED, EMPTY}:
         return [*cells, "", "", "", "", "", times[0], "", times[1], memory]
     samples = case.samples[condition]
-    first = f"{statistics.median(case.first_event_ms):.0f}" if case.first_event_ms else ""
+    shows_first = condition == TOOL and case.first_event_ms
+    first = f"{statistics.median(case.first_event_ms):.0f}" if shows_first else ""
     return [
         *cells,
         middle("events", "{:,.0f}"),

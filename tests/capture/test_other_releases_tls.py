@@ -18,6 +18,8 @@ from keyed import TLS_1_3, Talker, key_server, labels, read_keys
 from servers import Certificate, Server, free_port, listens, make_certificate, running, s_server
 from suites import tree
 
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.identify import identify
 from ecapture.kernel.feature import feature
 
 pytestmark = [CAPTURES, pytest.mark.needs("program:openssl")]
@@ -142,6 +144,13 @@ def test_gnutls_with_openssl(release, certificate, tmp_path):
 
 
 # --- OpenSSL ---
+
+
+def test_openssl_shares_one_function_for_each_direction(release):
+    with ElfFile(next(release.root.glob("usr/lib/*/libssl.so.*"))) as elf:
+        library = identify(elf)
+    assert {"SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"} == set(library.through)
+    assert len(set(library.through.values())) == 2
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -18,6 +18,7 @@ from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.evaluate import Evaluator, Limits, Pointer, Trace
 from ecapture.binary.secrets.functions import Functions, is_stub
 from ecapture.binary.secrets.image import Image
+from ecapture.binary.secrets.imports import called_by_stub
 
 _PAIRS: Final = (
     ("ssl_read_internal", "SSL_read", "SSL_read_ex"),
@@ -58,7 +59,10 @@ def inner_functions(
             through[counting] = name
         if pointing in named:
             other = evaluator.trace(named[pointing], _LIMITS)
-            if _only_calls(other, target, number):
+            onward = _goes_on(elf, image, other)
+            if _only_calls(other, target, number) or (
+                onward is not None and _is_same(evaluator.trace(onward, _LIMITS), target)
+            ):
                 through[pointing] = name
     return found, through
 
@@ -87,3 +91,28 @@ def _only_calls(trace: Trace, target: int, number: int) -> bool:
         (call.target, at) for call, at, place in handed_on(trace) if place == Pointer(3, (), 0)
     ]
     return trace.complete and (target, number) in calls and (None, 3) not in calls
+
+
+def _is_same(trace: Trace, target: int) -> bool:
+    # All five arguments are handed to the internal function as they came, and to nobody else.
+    given = {
+        (call.target, call.arguments[:2], call.arguments[3:5]) for call, _, _ in handed_on(trace)
+    }
+    came = tuple(Pointer(number, (), 0) for number in range(5))
+    return trace.complete and given == {(target, came[:2], came[3:5])}
+
+
+def _goes_on(elf: ElfFile, image: Image, trace: Trace) -> int | None:
+    # Since 3.3 SSL_write_ex(ssl, buffer, size, &written) is SSL_write_ex2 with flags before the
+    # last argument: an exported function, which is called by way of the loader. Whatever replaces
+    # it there hands the work to a libssl, which has its own probes.
+    targets = {call.target for call, _, _ in handed_on(trace)}
+    target = targets.pop() if len(targets) == 1 else None
+    places = {(number, place) for _, number, place in handed_on(trace)}
+    if target is None or not trace.complete or places != {(4, Pointer(3, (), 0))}:
+        return None
+    if not is_stub(image, target):
+        return None
+    name = called_by_stub(image, target)
+    symbol = elf.symbol(name) if name else None
+    return symbol.address if symbol is not None else None

@@ -15,7 +15,6 @@ jumps through that slot.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from typing import Final
@@ -24,16 +23,10 @@ from ecapture.binary.secrets.chains import RANDOM_LENGTH, chain
 from ecapture.binary.secrets.evaluate import Evaluator, Limits, Pointer
 from ecapture.binary.secrets.functions import Functions
 from ecapture.binary.secrets.image import Image
+from ecapture.binary.secrets.imports import import_slot
 from ecapture.binary.secrets.sites import Chain
 
 _GENERATOR: Final = b"PK11_GenerateRandom\0"
-_PT_DYNAMIC: Final = 2
-_DT_PLTRELSZ, _DT_STRTAB, _DT_SYMTAB, _DT_JMPREL = 2, 5, 6, 23
-_TAG: Final = struct.Struct("<qQ")
-_RELOCATION: Final = struct.Struct("<QQq")
-_SYMBOL_SIZE: Final = 24
-_MAX_TAGS: Final = 256
-_MAX_IMPORTS: Final = 4096
 _MAX_CALLS: Final = 64
 _NEAR_START: Final = 64  # bytes from the helper's start to its call
 _LIMITS: Final = Limits(paths=200, steps=3000)
@@ -74,37 +67,6 @@ def _handed_places(
             place = arrival.arguments[0]
             if isinstance(place, Pointer) and place.root == 0 and not place.path:
                 yield place.offset
-
-
-def import_slot(image: Image, name: bytes) -> int | None:
-    """Return the address of the slot that the loader fills with an imported function's address.
-
-    ``name`` ends in a NUL.
-    """
-    tags = dict(_dynamic(image))
-    table, size = tags.get(_DT_JMPREL), tags.get(_DT_PLTRELSZ, 0)
-    strings, symbols = tags.get(_DT_STRTAB), tags.get(_DT_SYMTAB)
-    if table is None or strings is None or symbols is None:
-        return None
-    for number in range(min(size // _RELOCATION.size, _MAX_IMPORTS)):
-        row = image.bytes_at(table + number * _RELOCATION.size, _RELOCATION.size)
-        if len(row) < _RELOCATION.size:
-            return None
-        slot, kind, _ = _RELOCATION.unpack(row)
-        at = image.bytes_at(symbols + (kind >> 32) * _SYMBOL_SIZE, 4)
-        if image.bytes_at(strings + int.from_bytes(at, "little"), len(name)) == name:
-            return int(slot)
-    return None
-
-
-def _dynamic(image: Image) -> Iterator[tuple[int, int]]:
-    start, size = image.segment(_PT_DYNAMIC) or (0, 0)
-    for number in range(min(size // _TAG.size, _MAX_TAGS)):
-        row = image.bytes_at(start + number * _TAG.size, _TAG.size)
-        if len(row) < _TAG.size or row[:8] == bytes(8):
-            return
-        tag, value = _TAG.unpack(row)
-        yield tag, value
 
 
 def stubs_of(image: Image, slot: int) -> list[int]:

@@ -185,14 +185,18 @@ def nameless(compile_c) -> Callable[..., Nameless]:
     """Return a function that builds a kind of library with more options and text."""
     built: dict[tuple[object, ...], Nameless] = {}
 
-    def build(kind: str, *options: str, more: str = "", calls: bool = False) -> Nameless:
-        key = (kind, *options, more, calls)
+    def build(
+        kind: str, *options: str, more: str = "", calls: bool = False, replaceable: bool = False
+    ) -> Nameless:
+        # replaceable: exported functions call each other by way of the loader
+        key = (kind, *options, more, calls, replaceable)
         if key not in built:
             text = _SOURCES[kind] + more
             if calls:
                 text += "".join(_CALLS.format(name) for name in PUBLIC)
             words = ("-shared", "-fPIC", "-O2", "-fno-ipa-icf", "-falign-functions=16", *options)
-            path = compile_c(text, *words, "-Wl,-Bsymbolic", name="whole.so")
+            bound = () if replaceable else ("-Wl,-Bsymbolic",)
+            path = compile_c(text, *words, *bound, name="whole.so")
             listed = subprocess.run(["nm", path], check=True, capture_output=True, text=True)
             rows = [line.split() for line in listed.stdout.splitlines()]
             truth = {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
@@ -202,7 +206,7 @@ def nameless(compile_c) -> Callable[..., Nameless]:
             content[0x28:0x30], content[0x3C:0x40] = bytes(8), bytes(4)
             table = int.from_bytes(content[0x20:0x28], "little")
             for at in range(table, table + 56 * content[0x38], 56):
-                if content[at] == 2:  # PT_DYNAMIC
+                if content[at] == 2 and not replaceable:  # PT_DYNAMIC
                     content[at] = 0
             stripped.write_bytes(content)
             built[key] = Nameless(stripped, truth)

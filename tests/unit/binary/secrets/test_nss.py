@@ -5,8 +5,9 @@ import pytest
 
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.image import Image
+from ecapture.binary.secrets.imports import called_by_stub, import_slot
 from ecapture.binary.secrets.locate import locate
-from ecapture.binary.secrets.nss import calls_to, import_slot, stubs_of
+from ecapture.binary.secrets.nss import calls_to, stubs_of
 from ecapture.binary.secrets.sites import Library, SecretSites
 
 SOURCE = r"""
@@ -46,6 +47,8 @@ def test_import_is_followed_to_its_stub_and_calls(nss):
         assert import_slot(image, b"PK11_Generate\0") is None
         (stub,) = stubs_of(image, slot)
         assert len(list(calls_to(image, stub))) >= 1
+        assert called_by_stub(image, stub) == "PK11_GenerateRandom"
+        assert called_by_stub(image, next(calls_to(image, stub))) == ""
 
 
 @pytest.mark.parametrize("protection", ["none", "full"])
