@@ -177,16 +177,17 @@ def carried_out(release, folder, *words):
     return process.pid, process.wait(DEADLINE)
 
 
-def test_what_nobody_types(watched, release, tmp_path):
+@pytest.mark.parametrize("name", ["bash", *STATIC])
+def test_what_nobody_types(watched, release, name, tmp_path):
     (tmp_path / "part.sh").write_text("false sourced\n")
     (tmp_path / "job.sh").write_text(SCRIPT)
     text = "echo one >/dev/null\nfalse\nexec true"
-    with typed_in("bash", release, tmp_path) as other:  # so that its file is known
+    with typed_in(name, release, tmp_path) as other:  # so that its file is known
         other.ready()
         run = watched("--non-interactive")
-        script, status = carried_out(release, tmp_path, "bash", "job.sh")
+        script, status = carried_out(release, tmp_path, name, "job.sh")
         assert status == 7
-        string, status = carried_out(release, tmp_path, "bash", "-c", text)
+        string, status = carried_out(release, tmp_path, name, "-c", text)
         assert status == 0
         lines = commands(run, script, string)
     own = [line for line in lines if line["pid"] == script]
@@ -198,6 +199,34 @@ def test_what_nobody_types(watched, release, tmp_path):
         ("false", 1, "string"),
         ("exec true", None, "string"),
     ]
+
+
+@by_code
+def test_typed_and_sourced_are_told_apart(watched, release, tmp_path):
+    """By a stripped build, too: prompts, sourced files, subshells of what was typed."""
+    (tmp_path / "part.sh").write_text("true one\nif true; then\n  false two\nfi\n")
+    with typed_in("bash-static", release, tmp_path) as shell:
+        shell.ready()
+        run = watched("--pid", shell.pid, "--non-interactive")
+        shell.run("cd /tmp")
+        shell.run("PROMPT_COMMAND='true prompt'")
+        shell.run(". ./part.sh")
+        shell.run("(true sub; true shell)")
+        shell.run("trap 'true trap' USR1; kill -USR1 $$")
+        shell.run("for i in 1 2; do true $i; done")
+        lines = commands(run)
+    assert [(line["text"], line["status"], line["origin"]) for line in lines] == [
+        ("cd /tmp", 0, "typed"),
+        ("PROMPT_COMMAND='true prompt'", 0, "typed"),
+        ("true one", 0, "sourced"),
+        ("true", 0, "sourced"),
+        ("false two", 1, "sourced"),
+        (". ./part.sh", 1, "typed"),
+        ("(true sub; true shell)", 0, "typed"),
+        ("trap 'true trap' USR1; kill -USR1 $$", 0, "typed"),
+        ("for i in 1 2; do true $i; done", 0, "typed"),
+    ]
+    assert {line["place"] for line in lines if line["origin"] == "sourced"} == {"./part.sh"}
 
 
 def test_strings_of_zsh(watched, release, tmp_path):
@@ -221,17 +250,17 @@ def test_code_says_what_names_say(release):
         found = find_bash(elf)
         named = {name: elf.symbol(name).address for name in found.functions}
         variables = {name: elf.symbol(name, variable=True).address for name in found.variables}
-    assert found.reason == ""
+    assert (found.reason, found.unattended) == ("", "")
     assert (found.functions, found.variables) == (named, variables)
 
 
 @by_code
 def test_a_static_and_stripped_bash(watched, release, tmp_path):
-    """Without history, without a line editor, and not typed: shown, or said not to be."""
+    """Without history and without a line editor: shown, or said not to be."""
     with typed_in("bash-static", release, tmp_path) as shell:
         shell.ready()
         listed = run_ecapture("targets", "--json", "-p", shell.pid)
-        run = watched("--pid", shell.pid, "--non-interactive")
+        run = watched("--pid", shell.pid)
         shell.run("set +o history")
         shell.run("echo !! hidden")
         shell.run("# only a remark")
@@ -248,12 +277,11 @@ def test_a_static_and_stripped_bash(watched, release, tmp_path):
     assert [line["text"] for line in lines if line["ended"] == "not run"] == [
         *("# only a remark", "echo )")
     ]
-    [line] = [line for line in run.errors.so_far() if "only what is typed is shown" in line]
-    assert "/bash-static: " in line
     [target] = json.loads(listed.stdout)
     assert (target["kind"], target["visible"], target["how"]) == ("bash", True, "fingerprint")
     assert set(target["evidence"]) == {
-        *("parse_command", "reader_loop", "pre_process_line", "readline")
+        *("parse_command", "reader_loop", "pre_process_line", "readline"),
+        *("execute_command_internal", "run_debug_trap"),
     }
     with typed_in("bash-static", release, tmp_path, words=("--noediting",)) as shell:
         shell.ready()

@@ -4,8 +4,8 @@
 bash and zsh export nearly all they have, because builtins and modules that are loaded at run time
 use it. So what can be seen of a shell is which names it has, whatever its version; builds that are
 linked statically have them in the full symbol table, unless they were stripped: of such a bash the
-functions are found by what they do (``shell_code``), as far as typed commands need them. Other
-shells are only recognised, by their constants, to be told of.
+functions are found by what they do (``shell_code``). Other shells are only recognised, by their
+constants, to be told of.
 
 Invariants: a variable is part of the file's data, a function of its code; where a name that a
 shell cannot be understood without is missing, ``reason`` says so.
@@ -141,7 +141,10 @@ def _by_code(elf: ElfFile) -> Shell:
         name: elf.file_offset(address, executable=True) for name, address in found.functions.items()
     }
     addresses = found.functions | found.variables
-    return Shell("bash", "fingerprint", offsets, addresses, "", found.evidence)
+    evidence = dict(found.evidence)
+    if found.unattended:
+        evidence["commands that nobody types"] = f"not seen: {found.unattended}"
+    return Shell("bash", "fingerprint", offsets, addresses, "", evidence)
 
 
 def _shell(

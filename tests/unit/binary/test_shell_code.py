@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from ecapture.binary import shell_code
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.shell_code import find_bash
 from ecapture.errors import NotExecutable
@@ -35,8 +34,13 @@ def by_name(path):
         )
 
 
-FUNCTIONS = ("parse_command", "reader_loop", "pre_process_line", "readline")
-VARIABLES = ("last_command_exit_value", "global_command", "interactive", "bash_input")
+TYPED = ("parse_command", "reader_loop", "pre_process_line", "readline")
+FUNCTIONS = (*TYPED, "execute_command_internal", "run_debug_trap")
+VARIABLES = (
+    *("last_command_exit_value", "global_command", "interactive", "bash_input"),
+    *("the_printed_command_except_trap", "sourcelevel", "command_execution_string"),
+    "interactive_shell",
+)
 
 
 @pytest.mark.needs("program:bash")
@@ -45,7 +49,7 @@ def test_it_agrees_with_the_names_of_a_build_that_has_them():
         if elf.machine != "x86_64":
             pytest.skip("only code for x86_64 is looked into")
     found = find(BASH)
-    assert found.reason == ""
+    assert (found.reason, found.unattended) == ("", "")
     assert (found.functions, found.variables) == by_name(BASH)
     assert set(found.evidence) == set(FUNCTIONS)
     assert all(why.endswith("; starts there by frame-table") for why in found.evidence.values())
@@ -89,12 +93,3 @@ def test_damage_is_refused_and_never_leads_elsewhere(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with contextlib.suppress(NotExecutable):
         assert find(path).functions == {}
-
-
-@pytest.mark.needs("program:bash")
-@pytest.mark.parametrize("bound", ["_MOST_STEPS", "_MOST_CALLS", "_LARGEST"])
-def test_work_is_bounded_and_what_is_half_done_is_not_used(monkeypatch, bound):
-    monkeypatch.setattr(shell_code, bound, 1 << 12)
-    found = find(BASH)
-    assert (found.functions, found.variables) == ({}, {})
-    assert found.reason.endswith("to be looked through")

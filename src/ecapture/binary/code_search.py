@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks a program without names who names a text, who calls what, which variables are used where.
+
+Everything is answered from code that is decoded instruction by instruction within the bounds that
+the unwinder's records give a function: tables of jumps hide parts of a function from whoever
+follows control flow.
+
+Invariant: work is bounded, whatever the file is; beyond that ``NotFoundError`` is raised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from ecapture.binary.elf import ElfFile
+from ecapture.binary.secrets.functions import ListedFunctions
+from ecapture.binary.secrets.image import Image
+from ecapture.binary.secrets.labels import find_references
+from ecapture.binary.secrets.operations import (
+    SCRATCH,
+    Branch,
+    Call,
+    Compare,
+    Instruction,
+    Jump,
+    Load,
+    Lose,
+    Memory,
+    Operation,
+    Set,
+    Store,
+)
+
+_T = TypeVar("_T")
+_LARGEST: Final = 32 << 20  # bytes of code; bash has two million
+_MOST_CALLS: Final = 1 << 19
+_NODES: Final = 8192  # instructions of one function that are looked at
+_MOST_STEPS: Final = 1 << 22  # in all, some two seconds; bash takes less than a million
+_DECODING: Final = 16  # steps that an instruction takes when it is first looked at
+_SAME_TEXT: Final = 16
+_CALL: Final = re.compile(rb"\xe8", re.DOTALL)
+
+
+class DirectCall(NamedTuple):
+    """A direct call and the constants that stand in registers then."""
+
+    target: int
+    constants: dict[int, int]
+
+
+class NotFoundError(Exception):
+    """What is looked for is not to be told from the rest."""
+
+
+class CodeSearch:
+    """The functions of one file, as far as they were asked for.
+
+    Raises:
+        NotExecutable: the file contradicts itself.
+        NotFoundError: it is larger than what is looked through.
+    """
+
+    def __init__(self, elf: ElfFile) -> None:
+        self.image = Image(elf)
+        self.functions = ListedFunctions(elf, self.image)
+        self.convention = self.image.convention
+        self._bodies: dict[int, dict[int, Instruction]] = {}
+        self._left = _MOST_STEPS
+        self.places: dict[tuple[int, bytes], set[int]] = {}
+        self.sites = self._all_calls()
+
+    # --- code ---
+
+    def _all_calls(self) -> dict[int, list[int]]:
+        # The sites of all that looks like a direct call, by target. Bytes in the middle of another
+        # instruction may look so, too: whoever calls is asked again, instruction by instruction.
+        sites: dict[int, list[int]] = {}
+        parts = [part for part in self.image.parts if part.executable]
+        if sum(part.size for part in parts) > _LARGEST:
+            raise NotFoundError("it is too large to be looked through")
+        count = 0
+        for part in parts:
+            for address, block in self.image.scan(part, 4):
+                for match in _CALL.finditer(block, 0, max(0, len(block) - 4)):
+                    at = match.start()
+                    distance = int.from_bytes(block[at + 1 : at + 5], "little", signed=True)
+                    target = address + at + 5 + distance
+                    if 0 <= target - part.address < part.size:
+                        sites.setdefault(target, []).append(address + at)
+                        count += 1
+                if count > _MOST_CALLS:
+                    raise NotFoundError("it has too many calls to be looked through")
+        return sites
+
+    def naming(self, texts: Sequence[bytes]) -> dict[bytes, set[int]]:
+        """The functions that name each of some texts; a NUL may be the end of one before it.
+
+        Where in their code they do so is in ``places``.
+        """
+        found: dict[int, bytes] = {}
+        for part in self.image.parts:
+            for address, block in self.image.scan(part, max(map(len, texts))):
+                for text in texts:
+                    at = block.find(text)
+                    while at >= 0 and len(found) < _SAME_TEXT * len(texts):
+                        found[address + at] = text
+                        at = block.find(text, at + 1)
+        naming: dict[bytes, set[int]] = {text: set() for text in texts}
+        for reference in find_references(self.image, found):
+            span = self.functions.range_of(reference.address)
+            if span is not None and reference.address in self.body(span[0]):
+                text = found[reference.target]
+                naming[text].add(span[0])
+                self.places.setdefault((span[0], text), set()).add(reference.address)
+        return naming
+
+    def _spend(self, steps: int) -> None:
+        self._left -= steps
+        if self._left < 0:
+            raise NotFoundError("it takes too long to be looked through")
+
+    def callers(self, function: int) -> set[int]:
+        """The functions in which an instruction calls this one."""
+        found = set()
+        sites = self.sites.get(function, ())
+        self._spend(len(sites) * _DECODING)
+        for site in sites:
+            span = self.functions.range_of(site)
+            if span is not None and site in self.body(span[0]):
+                found.add(span[0])
+        return found
+
+    def body(self, function: int) -> dict[int, Instruction]:
+        """The instructions of a function by address, in order."""
+        known = self._bodies.get(function)
+        if known is None:
+            known = {}
+            span = self.functions.range_of(function)
+            address, end = span if span is not None else (0, 0)
+            while address < end and len(known) < _NODES:
+                self._spend(_DECODING)
+                known[address] = instruction = self.image.instruction(address)
+                if instruction.end <= address:
+                    break
+                address = instruction.end
+            self._bodies[function] = known
+        return known
+
+    def operations(self, function: int) -> Iterator[Operation]:
+        """What the instructions of a function do, in the order of their addresses."""
+        body = self.body(function)
+        self._spend(len(body))
+        for instruction in body.values():
+            yield from instruction.operations
+
+    def calls(self, function: int) -> Iterator[DirectCall]:
+        """The direct calls in a function."""
+        constants: dict[int, int] = {}
+        for operation in self.operations(function):
+            if isinstance(operation, Set):
+                constants[operation.target] = operation.value
+            elif isinstance(operation, Call):
+                if operation.target is not None:
+                    yield DirectCall(operation.target, dict(constants))
+                constants.clear()
+            else:
+                for register in [r for r in constants if changes(operation, r)]:
+                    del constants[register]
+
+    # --- variables ---
+
+    def looked_at(self, function: int, size: int = 4) -> set[int]:
+        """The variables of so many bytes that a function loads or compares."""
+        return {
+            address
+            for operation in self.operations(function)
+            if isinstance(operation, Load) and operation.size == size
+            for address in fixed(operation.memory)
+        }
+
+    def stored(self, function: int, size: int = 4, value: int | None = None) -> set[int]:
+        """The variables of so many bytes that a function stores to: that constant, if one is given.
+
+        Counting up or down in memory is not storing.
+        """
+        return {
+            address
+            for operation in self.operations(function)
+            if isinstance(operation, Store) and operation.size == size
+            if (operation.source >= 0 if value is None else operation.value == value)
+            for address in fixed(operation.memory)
+        }
+
+    def counted(self, function: int) -> dict[int, int]:
+        """How often a function changes which variables of four bytes in memory, by adding to it."""
+        times: dict[int, int] = {}
+        for instruction in self.body(function).values():
+            loaded: set[int] = set()
+            for operation in instruction.operations:
+                if isinstance(operation, Load) and (operation.target, operation.size) == (
+                    *(SCRATCH, 4),
+                ):
+                    loaded |= fixed(operation.memory)
+                elif isinstance(operation, Store) and (operation.source, operation.value) == (
+                    *(-1, None),
+                ):
+                    for address in loaded & fixed(operation.memory):
+                        times[address] = times.get(address, 0) + 1
+        return times
+
+    def compared(self, function: int, value: int) -> set[int]:
+        """The variables that are compared with a constant, in memory or as soon as loaded."""
+        found: set[int] = set()
+        loaded: Load | None = None
+        for operation in self.operations(function):
+            if isinstance(operation, Load):
+                loaded = operation
+            elif isinstance(operation, Compare) and loaded is not None:
+                same = (operation.left, operation.right) == (loaded.target, -1)
+                if same and not operation.test and operation.value == value:
+                    found |= fixed(loaded.memory)
+        return found
+
+
+def only(found: Iterable[_T], what: str) -> _T:
+    """The only one of its kind; raises NotFoundError if there is none, or are several."""
+    values = set(found)
+    if len(values) != 1:
+        raise NotFoundError(f"{what} is not to be told from the rest")
+    return values.pop()
+
+
+def fixed(memory: Memory) -> set[int]:
+    """The address of a variable, where an operand names one."""
+    return {memory.displacement} if (memory.base, memory.counter) == (-1, -1) else set()
+
+
+def changes(operation: Operation, register: int) -> bool:
+    """Whether an operation leaves something else in a register. Of calls nothing is said."""
+    if isinstance(operation, Lose):
+        return register in operation.registers
+    return not isinstance(operation, Call | Jump | Branch) and (
+        getattr(operation, "target", None) == register
+    )
