@@ -14,9 +14,9 @@ from typing import Final
 from ecapture.events import Event, Exchange, Gap, Plaintext, Said, Statement
 from ecapture.formats import command, statement
 from ecapture.formats.colour import DIM, NOTE, paint, status_colour
-from ecapture.formats.header_line import HeaderLine, all_marks, phrase, remark
+from ecapture.formats.header_line import HeaderLine, all_marks, remark
 from ecapture.formats.http_parts import host_of, path_of
-from ecapture.formats.text import word
+from ecapture.formats.words import phrase, word
 from ecapture.protocols.grpc import status_of
 from ecapture.protocols.messages import (
     GrpcMessage,

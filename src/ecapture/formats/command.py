@@ -12,9 +12,8 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-from ecapture.formats.header_line import phrase
 from ecapture.formats.statement import duration
-from ecapture.formats.text import word
+from ecapture.formats.words import phrase, word
 from ecapture.shell_events import ShellCommand
 
 _PREVIEW: Final = 200

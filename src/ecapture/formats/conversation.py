@@ -31,8 +31,9 @@ from ecapture.formats.content import (
     is_text,
     printable,
 )
-from ecapture.formats.header_line import HeaderLine, all_marks, phrase, remark
-from ecapture.formats.text import TextFormat, escaped, hex_dump, word
+from ecapture.formats.header_line import HeaderLine, all_marks, remark
+from ecapture.formats.text import TextFormat
+from ecapture.formats.words import escaped, hex_dump, phrase, word
 from ecapture.protocols import protobuf
 from ecapture.protocols.grpc import is_grpc, status_of
 from ecapture.protocols.messages import (

@@ -47,7 +47,7 @@ from ecapture.formats.http_parts import (
     url_of,
 )
 from ecapture.formats.jsonl import conversation_name, no_container
-from ecapture.formats.text import endpoint
+from ecapture.formats.words import endpoint
 from ecapture.protocols.messages import Direction, Fields, Head
 
 _TAIL: Final = b"\n]}}\n"

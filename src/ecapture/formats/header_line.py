@@ -7,27 +7,14 @@ second, events their command and connection: what repeats is kept as text, withi
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Final
 
-from ecapture.events import Connection, Direction, HttpMessage, Said
-from ecapture.formats.text import endpoint, word
+from ecapture.events import Connection, Direction, HttpMessage, Plaintext, Said
+from ecapture.formats.words import endpoint, phrase, word
 from ecapture.protocols.messages import Mark
 
 _MAXIMUM_CACHED: Final = 65536
-_UNSAFE: Final = re.compile(r"[^\x20-\x7e]")
-_SHOWN: Final = 512
-
-
-def phrase(text: str) -> str:
-    r"""Words for a header line: printable ASCII and blanks, the rest as \xNN or \uNNNN."""
-    return _UNSAFE.sub(_escape, text[:_SHOWN])
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def all_marks(message: HttpMessage) -> tuple[Mark, ...]:
@@ -54,14 +41,14 @@ class HeaderLine:
         self._words: dict[str, str] = {}
         self._who: dict[tuple[int, int, str, Direction, Connection | None], str] = {}
 
-    def opening(self, event: HttpMessage | Said, time_ns: int) -> str:
+    def opening(self, event: Plaintext | HttpMessage | Said, time_ns: int) -> str:
         """Everything up to the addresses."""
         key = (event.pid, event.tid, event.comm, event.direction, event.connection)
         who = self._who.get(key)
         if who is None:
             if len(self._who) >= _MAXIMUM_CACHED:
                 self._who.clear()
-            between = _between(event.connection, event.direction)
+            between = ends(event.connection, event.direction)
             who = (
                 f" pid={event.pid} tid={event.tid} comm={word(event.comm)}"
                 f" {event.direction} {between}"
@@ -78,7 +65,7 @@ class HeaderLine:
         return f"{self._second_text}.{rest:09d}Z"
 
     def word(self, text: str) -> str:
-        """``text.word``, remembered."""
+        """``words.word``, remembered."""
         known = self._words.get(text)
         if known is None:
             if len(self._words) >= _MAXIMUM_CACHED:
@@ -87,7 +74,8 @@ class HeaderLine:
         return known
 
 
-def _between(connection: Connection | None, direction: Direction) -> str:
+def ends(connection: Connection | None, direction: Direction) -> str:
+    """From where to where: ``SOURCE > DESTINATION``, as far as it is known."""
     if connection is None:
         return "? > ?"
     local = endpoint(connection.local, connection.local_port)

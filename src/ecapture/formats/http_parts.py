@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote_plus
 
 from ecapture.events import Connection, HttpMessage
 from ecapture.formats.content import field_text
-from ecapture.formats.text import endpoint
+from ecapture.formats.words import endpoint
 from ecapture.protocols.messages import Head
 
 LIMIT: Final = 1000

@@ -13,8 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from ecapture.events import Statement
-from ecapture.formats.header_line import phrase
-from ecapture.formats.text import word
+from ecapture.formats.words import phrase, word
 
 _PREVIEW: Final = 200
 _REMEMBERED: Final = 256  # of each kind, each shorter than the limit of texts

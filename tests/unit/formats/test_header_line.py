@@ -4,7 +4,8 @@
 from spoken import CONNECTION, START, http, request_head
 
 from ecapture.events import Connection
-from ecapture.formats.header_line import HeaderLine, all_marks, phrase, remark
+from ecapture.formats.header_line import HeaderLine, all_marks, remark
+from ecapture.formats.words import phrase
 from ecapture.protocols.messages import Mark
 
 
