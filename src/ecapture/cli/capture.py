@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +27,7 @@ from ecapture.cli.choices import (
     wants_packets,
 )
 from ecapture.cli.console import say, set_up_logging
-from ecapture.cli.options import capture_options, key_options, packets_from, scope_from
+from ecapture.cli.options import capture_options, packet_filter, packets_from, scope_from
 from ecapture.config import CaptureConfig, Limits, byte_size, ring_size
 from ecapture.errors import ECaptureError, UsageError
 from ecapture.outputs import STDOUT
@@ -40,17 +40,23 @@ _CUT_WHERE_READ = frozenset({"bash", "zsh", "mysqld"})
 _PAGE = 4096  # the unit of the reference's --mapsize
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
-@capture_options
-@click.option(
-    "--libssl",
-    "libraries",
-    multiple=True,
-    metavar="FILE",
-    help="Observe only this library or executable. Repeatable.",
-)
-@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
-@click.pass_context
+def _observes(*spellings: str, what: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Makes the subcommand for one library, with the option for files that are to be observed."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        files = click.option(
+            *spellings,
+            "libraries",
+            multiple=True,
+            metavar="FILE",
+            help=f"Observe only {what}. Repeatable.",
+        )
+        return click.command()(capture_options(files(packet_filter(click.pass_context(function)))))
+
+    return make
+
+
+@_observes("--libssl", what="this library or executable")
 def tls(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of TLS connections.
 
@@ -61,50 +67,19 @@ def tls(context: click.Context, /, **given: Any) -> None:
     context.exit(capture(("tls",), given, context.obj))
 
 
-@click.command()
-@capture_options
-@click.option(
-    "--gnutls",
-    "libraries",
-    multiple=True,
-    metavar="FILE",
-    help="Observe only this library or executable. Repeatable.",
-)
-@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
-@click.pass_context
+@_observes("--gnutls", what="this library or executable")
 def gnutls(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of programs that use GnuTLS. See `ecapture tls --help` for the rest."""
     context.exit(capture(("gnutls",), given, context.obj))
 
 
-@click.command()
-@capture_options
-@click.option(
-    "-e",
-    "--elfpath",
-    "libraries",
-    multiple=True,
-    metavar="FILE",
-    help="Observe only this program or library. Repeatable.",
-)
-@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
-@click.pass_context
+@_observes("-e", "--elfpath", what="this program or library")
 def gotls(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of programs written in Go. See `ecapture tls --help` for the rest."""
     context.exit(capture(("gotls",), given, context.obj))
 
 
-@click.command()
-@capture_options
-@click.option(
-    "--nspr",
-    "libraries",
-    multiple=True,
-    metavar="FILE",
-    help="Observe only this libssl3, or the one beside this libnspr4 or libnss3. Repeatable.",
-)
-@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
-@click.pass_context
+@_observes("--nspr", what="this libssl3, or the one beside this libnspr4 or libnss3")
 def nss(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of programs that use NSS: Firefox, Thunderbird and others.
 
@@ -139,18 +114,7 @@ def nss_files(named: Sequence[str], *, keys: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(files))
 
 
-@click.command()
-@key_options
-@click.option(
-    "-e",
-    "--elfpath",
-    "libraries",
-    multiple=True,
-    metavar="FILE",
-    help="Observe only this program or library. Repeatable.",
-)
-@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
-@click.pass_context
+@_observes("-e", "--elfpath", what="this program or library")
 def rustls(context: click.Context, /, **given: Any) -> None:
     """Show the plaintext of programs that are written in Rust and use rustls 0.23 or later.
 
@@ -168,7 +132,7 @@ def rustls(context: click.Context, /, **given: Any) -> None:
     is_flag=True,
     help="Of shells also what nobody types: commands of -c, scripts and sourced files.",
 )
-@click.argument("packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]")
+@packet_filter
 @click.pass_context
 def everything(context: click.Context, /, *, only: str | None, **given: Any) -> None:
     """Show all that this program can show, in one timeline: see `ecapture targets`."""

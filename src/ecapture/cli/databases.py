@@ -14,7 +14,7 @@ from ecapture.binary.elf import ElfFile
 from ecapture.binary.mysqld import PROGRAMS
 from ecapture.binary.process import all_pids, with_descendants
 from ecapture.cli.capture import capture
-from ecapture.cli.options import audit_options, check_audit
+from ecapture.cli.options import audit_options, check_audit, no_packet_filter
 from ecapture.errors import ECaptureError, UsageError
 from ecapture.kernel.feature import feature
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
     metavar="NAME",
     help="Not needed: the functions that are observed are in every server.",
 )
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@no_packet_filter
 @click.pass_context
 def postgres(context: click.Context, /, funcname: str | None, **given: Any) -> None:
     """Show what clients ask of PostgreSQL servers: statements, parameters, outcomes.
@@ -71,7 +71,7 @@ def postgres(context: click.Context, /, funcname: str | None, **given: Any) -> N
     metavar="BYTES",
     help="Where in the file that function starts (0x1234 or decimal); needs --mysqld.",
 )
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@no_packet_filter
 @click.pass_context
 def mysqld(
     context: click.Context, /, *, funcname: str | None, offset: str | None, **given: Any

@@ -39,7 +39,6 @@ _CONNECTIONS = {
     "snap_length": "--snaplen",
     "with_names": "--with-dns",
 }
-_MESSAGES = ("hex", "raw", "brief", "color", "filter", "redact", "truncate")
 _ALL = "any"  # all interfaces, as in tcpdump
 _OUTPUT = (
     click.option(
@@ -218,6 +217,12 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+packet_filter = click.argument(
+    "packet_filter", nargs=-1, metavar="[PACKET FILTER] [-- COMMAND [ARGUMENTS...]]"
+)
+no_packet_filter = click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+
+
 def capture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that every capturing subcommand has."""
     for option in reversed(_OPTIONS):
@@ -240,11 +245,6 @@ def audit_options(command: Callable[..., Any]) -> Callable[..., Any]:
         elif parameter.name == "brief":
             parameter.help = "One line each."
     return command
-
-
-def key_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds those that mean something where only keys and packets are to be had."""
-    return _without(_MESSAGES)(capture_options(command))
 
 
 def check_audit(given: dict[str, Any]) -> None:

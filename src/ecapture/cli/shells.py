@@ -17,7 +17,7 @@ import click
 
 from ecapture.binary import loader
 from ecapture.cli.capture import capture
-from ecapture.cli.options import audit_options, check_audit
+from ecapture.cli.options import audit_options, check_audit, no_packet_filter
 from ecapture.errors import ECaptureError, TargetNotFound
 
 _EDITOR = "libreadline"
@@ -57,7 +57,7 @@ def shell_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FILE",
     help="The readline library that it uses, where that is not found by itself.",
 )
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@no_packet_filter
 @click.pass_context
 def bash(
     context: click.Context,
@@ -80,7 +80,7 @@ def bash(
 @click.command()
 @shell_options
 @click.option("--zsh", "libraries", multiple=True, metavar="FILE", help="Observe only this zsh.")
-@click.argument("packet_filter", nargs=-1, metavar="[-- COMMAND [ARGUMENTS...]]")
+@no_packet_filter
 @click.pass_context
 def zsh(context: click.Context, /, **given: Any) -> None:
     """Show what zsh is told to do. See `ecapture bash --help` for the rest.

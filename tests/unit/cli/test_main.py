@@ -2,6 +2,7 @@
 """The command line finds its subcommand, and errors become one line, advice and an exit code."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,6 +94,15 @@ def test_what_is_about_connections_is_refused_where_there_are_none(captured, cap
     assert f"ecapture: {' '.join(words[:2]) if words[0] == '-m' else words[0]}: is about" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("name", ["gnutls", "gotls", "nss", "rustls", "all"])
+def test_what_shows_messages_offers_what_messages_have(capsys, name):
+    def options(of):
+        assert run(of, "--help") == 0
+        return set(re.findall(r"^  (?:-\w, )?(--\w+)", capsys.readouterr().out, re.MULTILINE))
+
+    assert options("tls") - options(name) <= {"--libssl"}
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "mysqld", "postgres"])
