@@ -6,6 +6,7 @@
  *   int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes)  and SSL_write_ex    (OpenSSL 1.1.1)
  *   ssize_t gnutls_record_recv(gnutls_session_t, void *data, size_t)     and the like
  *   int ssl_SecureRecv(sslSocket *, unsigned char *data, int, int flags) and ssl_SecureSend  (NSS, internal)
+ *   int tls_open_app_data(SSL *ssl, Span *out, ...), where out is told      (BoringSSL, internal)
  *
  * A row of the array "hooks" says which argument is which; the attach cookie names the row, and above it that of
  * "parameter_rows".
@@ -122,6 +123,20 @@ static __always_inline __u64 open_packet(struct call *call, __u32 pid)
 	return datum.size;
 }
 
+/* What a call told of the bytes that it opened; the length, which is 0 if there are none. */
+static __always_inline __s64 open_span(struct call *call, __s64 result)
+{
+	struct {
+		__u64 start;
+		__u64 size;
+	} span = {};
+
+	if (result || bpf_probe_read_user(&span, sizeof(span), (void *)call->length))
+		return 0;
+	call->buffer = span.start;
+	return span.size;
+}
+
 #define PEEK 2 /* MSG_PEEK, and PR_MSG_PEEK in NSPR's prio.h */
 
 /* Whether a call is inside another one that covers it. Calls inside have frames below; a cover that never returned, as
@@ -227,6 +242,8 @@ static __always_inline int leave(struct pt_regs *regs, enum loop loop)
 		result = (__s32)result;
 	if (hook->shape == EC_SHAPE_PACKET_GET)
 		result = open_packet(&call, key.pid);
+	if (hook->length_kind == EC_LENGTH_SPAN)
+		result = open_span(&call, result);
 	if (result <= 0)
 		return 0;
 	if (hook->shape == EC_SHAPE_PACKET) {

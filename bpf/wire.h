@@ -101,6 +101,7 @@ enum ec_length {
 	EC_LENGTH_POINTED = 1,	  /* int f(..., size_t *length): *length, if 1 is returned */
 	EC_LENGTH_RETURNED64 = 2, /* ssize_t f(...): as the first, 64 bits wide */
 	EC_LENGTH_ARGUMENT = 3,	  /* taken at entry from the argument: where return probes are unsafe */
+	EC_LENGTH_SPAN = 4,	  /* int f(..., struct { void *start; size_t size; } *): what it tells, if 0 is returned */
 };
 
 /* The family of calls that a hook belongs to. */

@@ -172,6 +172,7 @@ class Length(IntEnum):
     POINTED = 1
     RETURNED64 = 2
     ARGUMENT = 3
+    SPAN = 4
 
 
 class Origin(IntEnum):

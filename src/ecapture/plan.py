@@ -78,6 +78,11 @@ def write(
     return Hook(symbol, Shape.PLAINTEXT, Direction.WRITE, 0, buffer, length, kind, flags)
 
 
+def opened(symbol: str, *, span: int) -> Hook:
+    """A call that opens bytes: 0 says so, and argument ``span`` points to their place and size."""
+    return Hook(symbol, Shape.PLAINTEXT, Direction.READ, 0, span, span, Length.SPAN)
+
+
 def _length(*, pointed: bool, wide: bool) -> tuple[Length, HookFlag]:
     if pointed:
         return Length.POINTED, HookFlag.WIDE

@@ -11,9 +11,14 @@ import pytest
 from packages import fetch
 
 from ecapture.binary.calls.locate import complete
+from ecapture.binary.calls.methods import FREE, OPEN, WRITE, recognise
+from ecapture.binary.calls.pointers import Pointers
+from ecapture.binary.calls.reports import Code
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.identify import identify
 from ecapture.binary.library import NAMELESS, Library
+from ecapture.binary.secrets.image import Image
+from ecapture.binary.secrets.sites import Proof
 
 # Functions with the same arguments and the same code in them: either name is right.
 ALIKE = {
@@ -51,6 +56,19 @@ FOUND = {
     "arm64-boringssl-grpcio": ("fingerprint", {"SSL_read", "SSL_write", "SSL_new"}),
 }
 WITHOUT_TRUTH = {"boringssl-grpcio", "boringssl-bun", "boringssl-envoy", "arm64-boringssl-grpcio"}
+# BoringSSL's methods of records, where a symbol table has their names, as these are mangled
+METHODS = {
+    "boringssl-curl_cffi": Proof.FRAME_TABLE,
+    "boringssl-grpcio": Proof.FRAME_TABLE,
+    "boringssl-bun": Proof.POINTER,
+    "boringssl-envoy": Proof.FRAME_TABLE,
+    "arm64-boringssl-grpcio": Proof.FRAME_TABLE,
+}
+MANGLED = {
+    OPEN: "_ZN4bssl17tls_open_app_dataEPNS_7SSLImplEPNS_4SpanIhLm18446744073709551615EEEPmPhS3_",
+    WRITE: "_ZN4bssl18tls_write_app_dataEPNS_7SSLImplEPbPmNS_4SpanIKhLm18446744073709551615EEE",
+    FREE: "_ZN4bssl8tls_freeEPNS_7SSLImplE",
+}
 
 
 def without_names(original: bytes) -> bytes:
@@ -116,3 +134,24 @@ def test_files_without_these_libraries_are_refused(key):
             found = complete(elf, msgspec.structs.replace(judged, kind=kind))
         assert (found.visible, found.functions) == (False, {})
         assert found.reason.startswith(NAMELESS + ", and ")
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_the_table_of_methods_leads_to_those_that_open_and_write_records(key):
+    with ElfFile(fetch(key)) as elf:
+        image = Image(elf)
+        found = recognise(Code(image), Pointers(elf, image))
+        named = elf.symtab(tuple(MANGLED.values()))
+    places = {name: entry.address for name, (entry, _) in found.items()}
+    assert set(places) == set(MANGLED)
+    assert {entry.proof for entry, _ in found.values()} == {METHODS[key]}
+    if named:
+        assert places == {name: named[text].address for name, text in MANGLED.items()}
+    assert bool(named) == (key not in WITHOUT_TRUTH)
+
+
+@pytest.mark.parametrize("key", ["openssl-3.2.1-static", "libcurl", "rustls-uv-0.9.5"])
+def test_other_libraries_have_no_such_table(key):
+    with ElfFile(fetch(key)) as elf:
+        image = Image(elf)
+        assert recognise(Code(image), Pointers(elf, image)) == {}

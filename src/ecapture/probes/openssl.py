@@ -8,12 +8,13 @@ calls are built on the ``_ex`` pair in some releases; the kernel program shows s
 
 OpenSSL's calls meet in an internal function, which ``BIO_f_ssl`` calls as well. ``binary.calls``
 finds it; where all calls of an exported function pass through it, only the internal one is hooked.
-In files that were stripped the same module finds what they have of all these.
+In files that were stripped the same module finds what they have of all these, or, where a compiler
+built them into their callers, the functions of BoringSSL that open and write records.
 """
 
 from __future__ import annotations
 
-from ecapture.plan import begin, descriptor, end, read, send_file, write
+from ecapture.plan import begin, descriptor, end, opened, read, send_file, write
 from ecapture.probes.spec import ProbeSpec
 
 PROBE = ProbeSpec(
@@ -48,6 +49,12 @@ PROBE = ProbeSpec(
         # void SSL_free(SSL *ssl), int SSL_clear(SSL *ssl)
         end("SSL_free"),
         end("SSL_clear", keeps_handle=True),
+        # ssl_open_record_t tls_open_app_data(SSL *ssl, Span<uint8_t> *out, ...), of BoringSSL since
+        # 2017; int tls_write_app_data(SSL *ssl, bool *out_needs_handshake,
+        # size_t *out_bytes_written, Span<const uint8_t> in), since 2022; void tls_free(SSL *ssl)
+        opened("tls_open_app_data", span=1),
+        write("tls_write_app_data", buffer=3, length=2, pointed=True),
+        end("tls_free"),
         # SSL *SSL_new(SSL_CTX *ctx), hooked in files where SSL_free was not found
         begin("SSL_new"),
     ),

@@ -5,7 +5,7 @@
 moves its mark behind what it copied; ``SSL_peek`` does the same without moving the mark, and may
 have been built into ``SSL_read`` or be called by it. Both ask
 one function that reads a record, which reports SSL_R_UNINITIALIZED and
-SSL_R_SSL_HANDSHAKE_FAILURE. ``SSL_write`` reports these two and SSL_R_BAD_LENGTH, and hands object
+SSL_R_SSL_HANDSHAKE_FAILURE. ``SSL_write`` reports these two and SSL_RBAD_LENGTH, and hands object
 and buffer on. ``SSL_new`` is the one that reports SSL_R_NULL_SSL_CTX; what it returns is a new
 object, since where an object ends reports nothing.
 
@@ -22,8 +22,8 @@ from ecapture.binary.calls.reports import Code, Reporter
 from ecapture.binary.secrets.evaluate import Pointer, Trace
 
 SOURCE: Final = "ssl_lib.cc"
-_LIBRARY: Final = 16  # ERR_LIB_SSL
-_BAD_LENGTH: Final = 111
+LIBRARY: Final = 16  # ERR_LIB_SSL
+BAD_LENGTH: Final = 111
 _NULL_CONTEXT: Final = 185
 _HANDSHAKE_FAILURE: Final = 215
 _UNINITIALIZED: Final = 226
@@ -40,7 +40,7 @@ def recognise(code: Code) -> Recognised:
     reading = {
         address
         for address, reporter in reporters.items()
-        if _reasons(reporter) >= {_UNINITIALIZED, _HANDSHAKE_FAILURE}
+        if reporter.reasons(LIBRARY) >= {_UNINITIALIZED, _HANDSHAKE_FAILURE}
     }
     rules = {
         "SSL_read": (
@@ -56,13 +56,13 @@ def recognise(code: Code) -> Recognised:
             [
                 reporter
                 for reporter in reporters.values()
-                if _reasons(reporter) >= {_UNINITIALIZED, _HANDSHAKE_FAILURE, _BAD_LENGTH}
+                if reporter.reasons(LIBRARY) >= {_UNINITIALIZED, _HANDSHAKE_FAILURE, BAD_LENGTH}
                 and _hands_on(reporter.trace)
             ],
             "reports what only it reports, and hands object and buffer on",
         ),
         "SSL_new": (
-            [r for r in reporters.values() if _NULL_CONTEXT in _reasons(r)],
+            [r for r in reporters.values() if _NULL_CONTEXT in r.reasons(LIBRARY)],
             "reports what only it reports",
         ),
     }
@@ -94,10 +94,6 @@ def _around_peek(
         )
         and any(write.place in kept for write in caller.trace.writes)
     ]
-
-
-def _reasons(reporter: Reporter) -> set[int]:
-    return {reason for library, _, reason in reporter.codes if library == _LIBRARY}
 
 
 def _calls_one_of(trace: Trace, targets: set[int]) -> bool:

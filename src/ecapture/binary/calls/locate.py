@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from ecapture.binary.calls import boringssl, openssl
+from ecapture.binary.calls import boringssl, methods, openssl
+from ecapture.binary.calls.pointers import Pointers
 from ecapture.binary.calls.reports import Code
 from ecapture.binary.calls.rustls import ENCRYPT, locate_methods
 from ecapture.binary.elf import ElfFile
@@ -21,8 +22,8 @@ from ecapture.binary.library import BUILT_IN, NAMELESS, Kind, Library
 from ecapture.binary.secrets.functions import is_stub
 from ecapture.binary.secrets.image import Image
 
-_READING: Final = ("SSL_read", "ssl_read_internal")
-_WRITING: Final = ("SSL_write", "ssl_write_internal", "ssl_write_internal+flags")
+_READING: Final = ("SSL_read", "ssl_read_internal", methods.OPEN)
+_WRITING: Final = ("SSL_write", "ssl_write_internal", "ssl_write_internal+flags", methods.WRITE)
 _RULES: Final[dict[Kind, tuple[str, Callable[[Code], openssl.Recognised]]]] = {
     "openssl": (openssl.SOURCE, openssl.recognise),
     "boringssl": (boringssl.SOURCE, boringssl.recognise),
@@ -46,19 +47,13 @@ def complete(elf: ElfFile, library: Library) -> Library:
     code = Code(Image(elf))
     if not code.reporters(source):
         return _refused(library, f"no function of it tells that it is from {source}")
-    functions, evidence = {}, {}
-    for name, (entry, signs) in recognise(code).items():
-        offset = code.image.offset_of(entry.address)
-        if offset is not None and not is_stub(code.image, entry.address):
-            functions[name] = offset
-            evidence[name] = f"{signs}; starts there by {entry.proof}"
+    functions, evidence = _placed(code, recognise(code))
+    if missing := _missing(functions):
+        if library.kind == "boringssl":  # built into what calls them (Chromium)
+            functions, evidence = _placed(code, methods.recognise(code, Pointers(elf, code.image)))
+        if library.kind != "boringssl" or _missing(functions):
+            return _refused(library, f"no function of it proves to be the one that {missing}")
     labelled = any("names itself" in signs for signs in evidence.values())
-    for wanted, what in ((_READING, "reads"), (_WRITING, "writes")):
-        if not any(name in functions for name in wanted):
-            why = f"no function of it proves to be the one that {what}"
-            if wanted is _READING and any(name in functions for name in _WRITING):
-                why += ": it was built into what calls it, or is not as we know it"  # Chromium
-            return _refused(library, why)
     return msgspec.structs.replace(
         library,
         how="label" if labelled else "fingerprint",
@@ -69,16 +64,35 @@ def complete(elf: ElfFile, library: Library) -> Library:
     )
 
 
+def _placed(code: Code, found: openssl.Recognised) -> tuple[dict[str, int], dict[str, str]]:
+    # Offsets of functions, and what is evidence for them.
+    functions, evidence = {}, {}
+    for name, (entry, signs) in found.items():
+        offset = code.image.offset_of(entry.address)
+        if offset is not None and not is_stub(code.image, entry.address):
+            functions[name] = offset
+            evidence[name] = f"{signs}; starts there by {entry.proof}"
+    return functions, evidence
+
+
+def _missing(functions: dict[str, int]) -> str:
+    # What none of these functions does.
+    for wanted, what in ((_READING, "reads"), (_WRITING, "writes")):
+        if not any(name in functions for name in wanted):
+            return what
+    return ""
+
+
 def _with_methods(elf: ElfFile, library: Library) -> Library:
-    methods = locate_methods(elf)
-    if methods.reason:
-        why = f"{BUILT_IN}; {methods.reason}; its keys can be had"
+    located = locate_methods(elf)
+    if located.reason:
+        why = f"{BUILT_IN}; {located.reason}; its keys can be had"
         return msgspec.structs.replace(library, reason=why)
     places = {
         name: tuple(elf.file_offset(address, executable=True) for address in addresses)
-        for name, addresses in methods.places.items()
+        for name, addresses in located.places.items()
     }
-    signs = f"{', '.join(methods.versions)}; starts there by {methods.proof}"
+    signs = f"{', '.join(located.versions)}; starts there by {located.proof}"
     beside = f"alone in a table of methods beside that, and reads a record: {signs}"
     return msgspec.structs.replace(
         library,

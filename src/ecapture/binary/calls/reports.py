@@ -15,12 +15,14 @@ that the ways of failing are seen) to what they report.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
 from ecapture.binary.calls.entries import Entry, calls_to, entries_around, leads_to
+from ecapture.binary.calls.pointers import Pointers, Window
 from ecapture.binary.secrets.evaluate import Evaluator, Invocation, Limits, Pointer, Trace
 from ecapture.binary.secrets.functions import Functions
 from ecapture.binary.secrets.image import Image
@@ -32,6 +34,7 @@ _LONGEST_NAME: Final = 64
 _MAX_PLACES: Final = 8
 _REACH: Final = 1 << 14  # from a function's first instruction to a place in it
 _MAX_FUNCTIONS: Final = 400
+_TRIES: Final = 8  # pointers before a place that are tried
 _LIMITS: Final = Limits(paths=400, steps=8000, doubt=True)
 _PATH: Final = re.compile(rb"[\x20-\x7e]*\Z")
 _NAME: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
@@ -51,6 +54,10 @@ class Reporter:
     codes: set[tuple[int, int, int]] = field(default_factory=set)
     frees: bool = False
 
+    def reasons(self, library: int) -> set[int]:
+        """The reasons that it reports of a library."""
+        return {reason for known, _, reason in self.codes if known == library}
+
 
 class Code:
     """Functions of an image and what their evaluation finds."""
@@ -59,17 +66,49 @@ class Code:
         self.image = image
         self._functions = Functions(image)
         self._evaluator = Evaluator(image, self._functions)
+        self._named: dict[str, tuple[set[int], set[int]]] = {}
         self._found: dict[str, dict[int, Reporter]] = {}
+
+    def is_code(self, address: int) -> bool:
+        """Tell whether there is code at an address."""
+        return self.image.part_of(address, executable=True) is not None
 
     def reporters(self, tail: str) -> dict[int, Reporter]:
         """Return the functions that name a source file whose path ends in ``tail``, by address."""
         if tail not in self._found:
-            files = set(islice(_paths(self.image, tail.encode()), _MAX_PLACES))
-            self._found[tail] = self._reporters(files) if files else {}
+            self._found[tail] = self._reporters(*self._naming(tail))
         return self._found[tail]
 
-    def _reporters(self, files: set[int]) -> dict[int, Reporter]:
-        places = {reference.address for reference in find_references(self.image, files)}
+    def pointed(self, tail: str, pointers: Pointers) -> dict[int, Reporter]:
+        """Return those functions that name such a file and that pointers in the data lead to."""
+        files, places = self._naming(tail)
+        targets = sorted(pointers.into(_windows(places)))
+        entries = set()
+        for place in places:
+            last = bisect_right(targets, place)
+            for address in reversed(targets[max(0, last - _TRIES) : last]):
+                if place - address <= _REACH and leads_to(self.image, address, place):
+                    entries.add(self._entry(address))
+                    break
+        return self._traced(entries, files)
+
+    def at(self, address: int) -> Reporter:
+        """Return the function that a pointer leads to; nothing is known of what it reports."""
+        return self._traced([self._entry(address)], set())[address]
+
+    def _entry(self, address: int) -> Entry:
+        known = self._functions.is_start(address)
+        return Entry(address, Proof.FRAME_TABLE if known else Proof.POINTER)
+
+    def _naming(self, tail: str) -> tuple[set[int], set[int]]:
+        # Where such a file's name stands, and the places in code that name it.
+        if tail not in self._named:
+            files = set(islice(_paths(self.image, tail.encode()), _MAX_PLACES))
+            places = {reference.address for reference in find_references(self.image, files)}
+            self._named[tail] = files, places
+        return self._named[tail]
+
+    def _reporters(self, files: set[int], places: set[int]) -> dict[int, Reporter]:
         known = entries_around(self.image, self._functions, places)
         found = self._traced(known.values(), files)
         # What a function that is proven calls is one, too, though nothing else calls it.
@@ -97,6 +136,18 @@ class Code:
                 _note(self.image, files, reporter, call)
             found[entry.address] = reporter
         return found
+
+
+def _windows(places: Iterable[int]) -> list[Window]:
+    # What lies within reach before the places.
+    windows: list[Window] = []
+    for place in sorted(places):
+        start = max(0, place - _REACH)
+        if windows and start <= windows[-1][1]:
+            windows[-1] = (windows[-1][0], place)
+        else:
+            windows.append((start, place))
+    return windows
 
 
 def _paths(image: Image, tail: bytes) -> Iterator[int]:

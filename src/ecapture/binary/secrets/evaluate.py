@@ -117,8 +117,9 @@ class Limits:
     """How many paths and steps (instructions) an evaluation may take.
 
     With ``doubt`` nothing is assumed of pointers: where one is compared with NULL both ways are
-    followed, so that what a function does when something is missing is seen as well. A path may go
-    back to the same place ``returns`` times.
+    followed, so that what a function does when something is missing is seen as well; and what
+    stands in a place on the stack that a call was told of is not known behind that call. A path may
+    go back to the same place ``returns`` times.
     """
 
     paths: int = 200
@@ -293,7 +294,12 @@ class _Walk:
         return Invocation(at, target, tuple(state.registers.get(r) for r in registers))
 
     def _record_call(self, state: _State, at: int, target: int | None) -> None:
-        self._trace.calls[self.invocation(state, at, target)] = None
+        call = self.invocation(state, at, target)
+        self._trace.calls[call] = None
+        if self._limits.doubt:
+            for argument in call.arguments:
+                if isinstance(argument, Pointer) and argument.root == _STACK and not argument.path:
+                    _forget(state.stack, argument.offset)
 
     def _jump(self, state: _State, here: int, target: int | None) -> None:
         if target is None:
@@ -407,6 +413,14 @@ class _Walk:
             value = first if first == second else None
         state.registers[choose.target] = value
         return None
+
+
+def _forget(stack: dict[int, tuple[Value, int]], place: int) -> None:
+    # A call may fill the place, and the word behind it where that was merely made empty before: a
+    # pointer and a length. What else is there is what the function keeps for itself.
+    stack.pop(place, None)
+    if isinstance(stack.get(place + 8, (None, 0))[0], int):
+        del stack[place + 8]
 
 
 def _move(registers: dict[int, Value], operation: Operation) -> None:

@@ -167,9 +167,11 @@ class _Search:
         if offset is None:
             self._refuse(f"{address:#x} is not code")
         proof = Proof.FRAME_TABLE
-        if self._functions.known:
-            if not self._functions.is_start(address):
-                self._refuse(f"{address:#x} is not the start of a function")
+        inside = self._functions.range_of(address)
+        if self._functions.is_start(address):
+            pass
+        elif inside is not None or (self._functions.known and len(said) < _ENOUGH):
+            self._refuse(f"{address:#x} is not the start of a function")
         elif len(said) >= _ENOUGH:
             proof = Proof.CALL_TARGET
         else:

@@ -159,6 +159,129 @@ struct ssl *SSL_new(void *ctx)
     return OPENSSL_zalloc(sizeof(struct ssl));
 }
 """
+# BoringSSL's methods of records, which a table alone leads to; each macro takes one sign away.
+_RECORDS = r"""
+#include <stddef.h>
+typedef unsigned char byte;
+#ifndef IS_DTLS
+#define IS_DTLS 0
+#endif
+struct span { byte *start; size_t size; };
+struct early { char a[0x40]; unsigned short read, limit; };
+struct state { char a[0x90]; size_t unreported; int shutdown; struct early *early; };
+struct ssl { const void *method; void *b[5]; struct state *state; unsigned short fragment;
+    byte mode; };
+void ERR_put_error(int, int, int, const char *, unsigned);
+void *OPENSSL_zalloc(size_t); void OPENSSL_free(void *);
+int tls_open_record(struct ssl *, byte *, struct span *, size_t *, byte *, struct span);
+int do_tls_write(struct ssl *, size_t *, byte, struct span);
+int tls_append(struct ssl *, struct span); int SSL_in_early_data(struct ssl *);
+#define REPORT(reason) ERR_put_error(16, 0, reason, "../../src/ssl/s3_pkt.cc", __LINE__)
+#ifdef OTHER_REASON
+#define TOO_MUCH 301
+#else
+#define TOO_MUCH 300
+#endif
+#define OPENING(NAME) \
+int NAME(struct ssl *ssl, struct span *out, size_t *consumed, byte *alert, struct span in) \
+{ \
+    byte type = 0; struct span body = { NULL, 0 }; \
+    int ret = tls_open_record(ssl, &type, &body, consumed, alert, in); \
+    if (ret) return ret; \
+    int early = SSL_in_early_data(ssl); \
+    if (type == 22) { \
+        if (!tls_append(ssl, body)) { *alert = 80; return 4; } \
+        return 1; \
+    } \
+    if (type != 23) { REPORT(225); *alert = 10; return 4; } \
+    if (early) { \
+        struct early *kept = ssl->state->early; \
+        if (body.size > 0x3800 - kept->read) { REPORT(TOO_MUCH); *alert = 10; return 4; } \
+        kept->read += body.size; \
+    } \
+    if (body.size == 0) return 1; \
+    TELL; \
+    return 0; \
+}
+#ifdef NO_SPAN
+#define TELL (out->size = body.size)
+#else
+#define TELL (*out = body)
+#endif
+OPENING(tls_open_app_data)
+#ifdef TWICE
+OPENING(tls_open_other)
+#else
+int tls_open_other(struct ssl *ssl) { return SSL_in_early_data(ssl) + 7; }
+#endif
+int tls_write_app_data(struct ssl *ssl, byte *again, size_t *written, struct span in)
+{
+    *again = 0;
+    if (ssl->state->shutdown) { REPORT(194); return -1; }
+    size_t total = ssl->state->unreported;
+    if (in.size < total) { REPORT(111); return -1; }
+    in.start += total; in.size -= total;
+    for (;;) {
+        size_t some = in.size < ssl->fragment ? in.size : ssl->fragment, done = 0;
+        struct span part = { in.start, some };
+        int ret = do_tls_write(ssl, &done, 23, part);
+        if (ret <= 0) { ssl->state->unreported = total; return ret; }
+        total += done; in.start += done; in.size -= done;
+        if (in.size == 0 || (ssl->mode & 1)) {
+            ssl->state->unreported = 0;
+#ifndef NO_COUNT
+            *written = total;
+#endif
+            return 1;
+        }
+    }
+}
+int tls_new(struct ssl *ssl)
+{
+    struct state *made = OPENSSL_zalloc(sizeof(struct state));
+    if (made == NULL) return 0;
+    ssl->state = made;
+    return 1;
+}
+void tls_free(struct ssl *ssl)
+{
+    if (ssl->state == NULL) return;
+    OPENSSL_free(ssl->state);
+#ifndef KEEPS
+    ssl->state = NULL;
+#endif
+}
+int tls_other(struct ssl *ssl) { return ssl->mode + 1; }
+#define OTHER tls_other
+#ifdef FEW_BEFORE
+#define BEFORE OTHER
+#else
+#define BEFORE OTHER, OTHER, OTHER, OTHER, tls_open_other
+#endif
+#ifdef TURNED
+#define PAIR tls_write_app_data, tls_open_app_data
+#else
+#define PAIR tls_open_app_data, tls_write_app_data
+#endif
+#define TABLE(NAME) const struct { long dtls; void *methods[16]; } NAME = \
+    { IS_DTLS, { tls_new, tls_free, BEFORE, PAIR, OTHER, OTHER, OTHER, OTHER, OTHER } }
+TABLE(tls_table);
+#ifdef TWO_TABLES
+TABLE(other_table);
+#endif
+#ifdef PROGRAM
+#define APART __attribute__((noipa))
+APART void ERR_put_error(int a, int b, int c, const char *d, unsigned e) { }
+APART void *OPENSSL_zalloc(size_t n) { return (void *)n; }
+APART void OPENSSL_free(void *p) { }
+APART int tls_open_record(struct ssl *s, byte *t, struct span *b, size_t *c, byte *a,
+    struct span in) { return *t = 1; }
+APART int do_tls_write(struct ssl *s, size_t *n, byte t, struct span i) { return *n = 1; }
+APART int tls_append(struct ssl *s, struct span b) { return 1; }
+APART int SSL_in_early_data(struct ssl *s) { return s->mode; }
+int main(void) { return tls_table.dtls; }
+#endif
+"""
 _SOURCES = {
     "numbered": _NUMBERED + "#define FLAGS\n#define FLAG\n" + _COMMON,
     "named": _NAMED + "#define FLAGS\n#define FLAG\n" + _COMMON,
@@ -181,6 +304,27 @@ class Nameless(NamedTuple):
 
 
 @pytest.fixture(scope="session")
+def records(compile_c) -> Callable[..., Nameless]:
+    """Return a function that builds BoringSSL's methods of records, with options for gcc."""
+    built: dict[tuple[str, ...], Nameless] = {}
+
+    def build(*options: str) -> Nameless:
+        if options not in built:
+            words = ("-O2", "-fno-ipa-icf", "-falign-functions=16", *options)
+            path = compile_c(_RECORDS, *words, *(("-Wl,-Bsymbolic",) * ("-shared" in options)))
+            built[options] = Nameless(path, _addresses(path))
+        return built[options]
+
+    return build
+
+
+def _addresses(path: Path) -> dict[str, int]:
+    listed = subprocess.run(["nm", path], check=True, capture_output=True, text=True)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
+
+
+@pytest.fixture(scope="session")
 def nameless(compile_c) -> Callable[..., Nameless]:
     """Return a function that builds a kind of library with more options and text."""
     built: dict[tuple[object, ...], Nameless] = {}
@@ -197,9 +341,7 @@ def nameless(compile_c) -> Callable[..., Nameless]:
             words = ("-shared", "-fPIC", "-O2", "-fno-ipa-icf", "-falign-functions=16", *options)
             bound = () if replaceable else ("-Wl,-Bsymbolic",)
             path = compile_c(text, *words, *bound, name="whole.so")
-            listed = subprocess.run(["nm", path], check=True, capture_output=True, text=True)
-            rows = [line.split() for line in listed.stdout.splitlines()]
-            truth = {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
+            truth = _addresses(path)
             stripped = path.parent / "nameless.so"
             # no symbol table, and no dynamic segment to find exported names by
             content = bytearray(path.read_bytes())
