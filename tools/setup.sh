@@ -10,7 +10,7 @@ if [ "$what" = test ]; then
 	packages="$packages libssl-dev gcc-aarch64-linux-gnu nginx-light nghttp2-client wrk binutils util-linux iproute2 tmux tshark wget mariadb-server-core mariadb-client mariadb-client-core libmariadb-dev libnss3 libnss3-tools libgnutls28-dev gnutls-bin postgresql zsh dash"
 	# what not every release has
 	id=$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")
-	case "$id" in debian*) packages="$packages firefox-esr" ;; esac
+	case "$id" in debian*) packages="$packages firefox-esr chromium thunderbird" ;; esac
 	case "$id" in
 	"debian 12") packages="$packages libcurl3-nss libcurl3-gnutls" ;;
 	*) packages="$packages libcurl3t64-gnutls" ;;

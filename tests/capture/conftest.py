@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -57,6 +58,18 @@ def watch() -> Iterator[Callable[..., Watched]]:
     """``watch(CaptureConfig(...), stages)`` captures in this process, through the library."""
     with ExitStack() as stack:
         yield lambda config, stages=(): stack.enter_context(Watched(config, stages))
+
+
+@pytest.fixture
+def namespace(tmp_path: Path) -> Iterator[str]:
+    """A network namespace with a loopback interface and nothing else."""
+    name = f"ecapture-{tmp_path.parent.name[-8:]}-{tmp_path.name[-8:]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 @pytest.fixture(scope="session")

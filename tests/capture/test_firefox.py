@@ -8,7 +8,6 @@ import platform
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,18 +31,6 @@ user_pref("browser.shell.checkDefaultBrowser", false);
 user_pref("datareporting.policy.dataSubmissionEnabled", false);
 user_pref("network.trr.mode", 5);
 """
-
-
-@pytest.fixture
-def namespace(tmp_path: Path) -> Iterator[str]:
-    """A network namespace with a loopback interface and nothing else."""
-    name = f"ecapture-{tmp_path.parent.name[-8:]}-{tmp_path.name[-8:]}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-        yield name
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 def make_profile(folder: Path) -> tuple[Path, Path, Path]:

@@ -16,6 +16,7 @@ from ecapture import plan
         (plan.write("wx", length=3, pointed=True), (1, 0, 1, 3, 1, 2, 0, 0)),
         (plan.read("rw", wide=True), (0, 0, 1, 2, 2, 2, 0, 0)),
         (plan.write("ww", wide=True), (1, 0, 1, 2, 2, 2, 0, 0)),
+        (plan.opened("o", span=1), (0, 0, 1, 1, 4, 0, 0, 0)),
         (plan.send_file("s"), (1, 0, 0, 0, 2, 1, 0, 0)),
         (plan.descriptor("d"), (0, 0, 0, 0, 0, 0, 1, 0)),
         (plan.end("e"), (0, 0, 0, 0, 0, 0, 2, 0)),

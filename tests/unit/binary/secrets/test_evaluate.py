@@ -219,3 +219,26 @@ def test_with_doubt_pointers_may_be_missing(assemble):
     assert not code.evaluator.trace(address).calls
     doubted = code.evaluator.trace(address, Limits(doubt=True))
     assert [call.arguments[0] for call in doubted.calls] == [1]
+
+
+def test_with_doubt_a_place_that_a_call_was_told_of_is_not_known_behind_it(assemble):
+    body = """
+    push %rbx
+    sub $0x30, %rsp
+    mov %rdi, 0x28(%rsp)
+    movq $0, 0x8(%rsp)
+    movq $0, 0x10(%rsp)
+    movq $5, 0x18(%rsp)
+    lea 0x8(%rsp), %rsi
+    call g
+    mov {0}(%rsp), %rax
+    add $0x30, %rsp
+    pop %rbx
+    ret
+    """
+    wanted = {"0x8": (0, None), "0x10": (0, None), "0x18": (5, 5), "0x28": (field(0), field(0))}
+    for place, (assumed, doubted) in wanted.items():
+        code = assemble("-Wl,-Bsymbolic", f=body.format(place), g="ret")
+        address = code.address("f")
+        assert list(code.evaluator.trace(address).results) == [assumed]
+        assert list(code.evaluator.trace(address, Limits(doubt=True)).results) == [doubted]
