@@ -13,6 +13,7 @@
  *   unsigned char *zleread(...)                      LINE            one line as typed (in zsh, or in zle.so)
  *   int hend(Eprog)                                  TAKEN           it is complete: its text is between chline and hptr
  *   void execstring(char *, int, int, char *)        STRING, STRUNG
+ *   void execode(Eprog, int, int, char *)            EXECUTE(D)      what was parsed is run, and where it is from
  *
  * The row of a file in "shell_rows" says where its functions and variables are; the attach cookie is the row. How a
  * command ended is what the shell itself keeps for $?, read when it begins to read the next one.
@@ -37,6 +38,7 @@
 
 #define INPUT_STRING 3 /* bash, enum stream_type: st_string */
 #define NO_PIPE -1
+#define PROGRAM_LINES 2 /* zsh: what it parsed, and the structure that says where that is */
 
 struct place {
 	struct shell *shell;
@@ -189,6 +191,7 @@ static __always_inline int taken(struct pt_regs *regs, __u32 number)
 	at.shell->started_ns = bpf_ktime_get_boot_ns();
 	at.shell->phase = argument(regs, 0) ? PHASE_RUNNING : PHASE_REFUSED;
 	start = read_pointer(at.shell->base + at.row->text);
+	at.shell->typed = start != 0; /* of what is not typed no text is kept (Src/hist.c, hbegin) */
 	end = read_pointer(at.shell->base + at.row->text_end);
 	if (start && end > start && end - start < WHOLE)
 		take_line(at.shell, start, end - start, at.shell->told ? EC_FORM_WHOLE : EC_FORM_GIVEN,
@@ -221,7 +224,6 @@ static __always_inline void end_jumped(struct shell *shell, __u32 pid, __u64 fra
 {
 	struct ending ending = {
 		.session = shell->session,
-		.lines = 1,
 		.status = status,
 		.has_status = status >= 0,
 		.how = EC_ENDING_RETURNED,
@@ -239,12 +241,76 @@ static __always_inline void end_jumped(struct shell *shell, __u32 pid, __u64 fra
 		}
 		key.frame = step->outer;
 		ending.command = step->command;
+		ending.lines = step->lines;
 		ending.started_ns = step->started_ns;
 		bpf_map_delete_elem(&steps, &gone);
 		if (ending.command)
 			send_end(&ending);
 	}
 	shell->step = key.frame;
+}
+
+#define NOT_WANTED 0xff
+
+/* zsh: the same, from what execode is told (Src/init.c: loop, source). */
+static __always_inline __u8 origin_in_zsh(const struct shell *shell, const struct ec_shell_row *row, __u64 context)
+{
+	char name[16] = {};
+
+	bpf_probe_read_user_str(name, sizeof(name), (void *)context);
+	if (name[0] == 'f' && name[1] == 'i' && name[2] == 'l' && name[3] == 'e' &&
+	    (!name[4] || (name[4] == 'c' && name[5] == 'o' && name[6] == 'd' && name[7] == 'e' && !name[8])))
+		return EC_ORIGIN_SOURCED;
+	if (name[0] != 't' || name[1] != 'o' || name[2] != 'p' || name[3] != 'l' || name[4] != 'e' || shell->typed)
+		return NOT_WANTED;
+	return read_number(shell, row->descriptor, -1) ? EC_ORIGIN_SCRIPT : EC_ORIGIN_INPUT;
+}
+
+/* zsh: what it parsed, whose text is put together from that elsewhere. */
+static __always_inline void send_program(const struct shell *shell, __u32 command, __u64 program)
+{
+	struct line line = {
+		.address = program,
+		.session = shell->session,
+		.length = sizeof(struct ec_zsh_eprog),
+		.command = command,
+		.encoding = EC_ENCODING_WORDCODE,
+	};
+	struct ec_zsh_eprog head = {};
+	__u64 before;
+
+	bpf_probe_read_user(&head, sizeof(head), (void *)program);
+	send_line(&line);
+	before = 8ULL * head.patterns;
+	if (head.words != head.pattern + before || before > head.length)
+		before = 0; /* a file that was compiled has its patterns elsewhere (Src/parse.c, try_dump_file) */
+	line.address = head.words;
+	line.length = head.length - before;
+	line.number = 1;
+	send_line(&line);
+}
+
+static __always_inline int run_program(struct pt_regs *regs, struct place *at, struct step_key *key)
+{
+	struct ec_settings *wanted = get_settings();
+	struct step step = {};
+	__u8 origin = origin_in_zsh(at->shell, at->row, argument(regs, 3));
+
+	if (!wanted || origin == NOT_WANTED)
+		return 0;
+	step.outer = at->shell->step;
+	step.started_ns = bpf_ktime_get_boot_ns();
+	step.command = ++at->shell->last;
+	step.lines = PROGRAM_LINES;
+	if (bpf_map_update_elem(&steps, key, &step, BPF_ANY)) {
+		count_loss(table_full_records);
+		return 0;
+	}
+	at->shell->step = key->frame;
+	send_begin(at->shell, step.command, origin,
+		   origin != EC_ORIGIN_INPUT && at->row->file ? at->shell->base + at->row->file : 0, text_limit(wanted));
+	send_program(at->shell, step.command, argument(regs, 0));
+	return 0;
 }
 
 static __always_inline int execute(struct pt_regs *regs, __u32 number)
@@ -254,10 +320,12 @@ static __always_inline int execute(struct pt_regs *regs, __u32 number)
 	struct place at;
 
 	ENTERED(at, regs, number, executor);
-	if (!at.shell || origin_of(at.shell, at.row) == EC_ORIGIN_TYPED)
+	if (!at.shell || (!at.row->taker && origin_of(at.shell, at.row) == EC_ORIGIN_TYPED))
 		return 0;
 	if (at.shell->step && at.shell->step < key.frame)
 		end_jumped(at.shell, key.pid, key.frame, read_number(at.shell, at.row->status, -1));
+	if (at.row->taker)
+		return run_program(regs, &at, &key);
 	step.outer = at.shell->step;
 	step.started_ns = bpf_ktime_get_boot_ns();
 	step.left = (__s32)argument(regs, 1) || (__s32)argument(regs, 3) != NO_PIPE;
@@ -292,10 +360,11 @@ int shell_step(struct pt_regs *regs)
 	if (!line.address)
 		return 0;
 	step->command = ++shell->last;
+	step->lines = 1;
 	line.session = shell->session;
 	line.command = step->command;
 	line.length = WHOLE;
-	send_begin(shell, step->command, origin_of(shell, row), row->input ? shell->base + row->input + 8 : 0);
+	send_begin(shell, step->command, origin_of(shell, row), row->input ? shell->base + row->input + 8 : 0, 0);
 	send_line(&line);
 	return 0;
 }
@@ -320,16 +389,19 @@ int shell_executed(struct pt_regs *regs)
 	}
 	shell->step = step->outer;
 	if (step->command) {
+		struct ec_shell_row *row = row_of(shell);
 		struct ending ending = {
 			.session = shell->session,
 			.started_ns = step->started_ns,
 			.command = step->command,
-			.lines = 1,
+			.lines = step->lines,
 			.status = returned(regs),
 			.how = step->left ? EC_ENDING_LEFT : EC_ENDING_RETURNED,
 			.has_status = !step->left,
 		};
 
+		if (row && row->taker)
+			ending.status = read_number(shell, row->status, 0);
 		send_end(&ending);
 	}
 	bpf_map_delete_elem(&steps, &key);
@@ -353,7 +425,7 @@ static __always_inline int string(struct pt_regs *regs, __u32 number)
 	at.shell->string_command = line.command = ++at.shell->last;
 	at.shell->started_ns = bpf_ktime_get_boot_ns();
 	line.session = at.shell->session;
-	send_begin(at.shell, line.command, EC_ORIGIN_STRING, 0);
+	send_begin(at.shell, line.command, EC_ORIGIN_STRING, 0, 0);
 	send_line(&line);
 	return 0;
 }
@@ -401,7 +473,7 @@ static __always_inline int end_shell(__u8 how, __s32 status, __u8 has_status)
 		key.frame = step->outer;
 		ending.command = step->command;
 		ending.started_ns = step->started_ns;
-		ending.lines = 1;
+		ending.lines = step->lines;
 		bpf_map_delete_elem(&steps, &gone);
 		if (ending.command)
 			send_end(&ending);

@@ -24,6 +24,7 @@ struct ec_command wire_command;
 struct ec_command_text wire_command_text;
 struct ec_command_end wire_command_end;
 struct ec_shell_row wire_shell_row;
+struct ec_zsh_eprog wire_zsh_eprog;
 struct ec_shell_begin wire_shell_begin;
 struct ec_shell_text wire_shell_text;
 struct ec_shell_end wire_shell_end;

@@ -225,6 +225,7 @@ enum ec_form {
 enum ec_encoding {
 	EC_ENCODING_PLAIN = 0,
 	EC_ENCODING_META = 1, /* zsh: 0x83 stands before a byte whose bit 0x20 is flipped (Src/utils.c, metafy) */
+	EC_ENCODING_WORDCODE = 2, /* zsh: what it parsed: in line 0 its struct eprog, in line 1 words and strings */
 };
 
 /* How a command ended. */
@@ -520,6 +521,19 @@ struct ec_shell_row {
 	__u64 sourced;	    /* int: how deep in files that are read on the way */
 	__u64 string;	    /* a pointer: not 0 if there is a text to execute, from -c */
 	__u64 input;	    /* a structure: the kind of input, a pointer to its name, a file descriptor */
+	__u64 file;	    /* a pointer to the name of the file that is read, and */
+	__u64 descriptor;   /* int: what it is read from */
+};
+
+/* The beginning of zsh's struct eprog, a program as it was parsed (Src/zsh.h, zsh 5.3 to 5.9). 40 bytes. */
+struct ec_zsh_eprog {
+	__u32 flags;
+	__u32 length;	/* of patterns, where they stand before the words, words and strings */
+	__u32 patterns; /* number */
+	__u32 uses;
+	__u64 pattern;	/* pointers to these, eight bytes each, */
+	__u64 words;	/* to the words */
+	__u64 strings;	/* and to the strings */
 };
 
 /* A shell takes a command. Behind it, place_length bytes: the name of the file it is from. Then the names of the
@@ -533,7 +547,7 @@ struct ec_shell_begin {
 	__u8 origin;	 /* enum ec_origin */
 	__u8 directory;	 /* not 0: the names are there, and whole */
 	__u8 terminal[EC_TERMINAL_LENGTH];
-	__u32 _padding;
+	__u32 limit; /* bytes of its text to keep, where that is made of what is sent; 0: it was cut already */
 };
 
 /* A piece of what a shell was given. The text follows. 72 bytes. */

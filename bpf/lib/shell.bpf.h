@@ -44,7 +44,8 @@ struct shell {
 	__u8 phase;
 	__u8 begun;
 	__u8 told; /* readline returned the line that may be expanded next */
-	__u8 _padding[5];
+	__u8 typed; /* zsh: what runs at its top level was */
+	__u8 _padding[4];
 };
 
 struct {
@@ -72,7 +73,8 @@ struct step {
 	__u64 outer; /* frame of the step it is part of */
 	__u64 started_ns;
 	__u32 command; /* 0: it has no text (yet) */
-	__u32 left;    /* runs beside its shell */
+	__u16 left;    /* runs beside its shell */
+	__u16 lines;   /* of its text */
 };
 
 struct {
@@ -250,16 +252,26 @@ __attribute__((noinline)) int send_pieces(__u32 limit)
 	return 0;
 }
 
+/* Bytes to keep of the text of one command. */
+static __always_inline __u32 text_limit(const struct ec_settings *wanted)
+{
+	if (wanted->payload_limit == ~0ULL)
+		return EC_SHELL_LIMIT;
+	return wanted->payload_limit < EC_SHELL_MAXIMUM ? wanted->payload_limit : EC_SHELL_MAXIMUM;
+}
+
 static __always_inline void send_line(struct line *line)
 {
 	struct ec_settings *wanted = get_settings();
 	struct draft *draft = begin_draft();
-	__u32 limit = EC_SHELL_LIMIT;
+	__u32 limit;
 
 	if (!draft || !wanted)
 		return;
-	if (wanted->payload_limit != ~0ULL)
-		limit = wanted->payload_limit < EC_SHELL_MAXIMUM ? wanted->payload_limit : EC_SHELL_MAXIMUM;
+	if (line->encoding == EC_ENCODING_WORDCODE)
+		limit = EC_SHELL_MAXIMUM;
+	else
+		limit = text_limit(wanted);
 	draft->line = *line;
 	fill_header(&draft->text.head.header, EC_KIND_SHELL_TEXT, 0, bpf_ktime_get_boot_ns());
 	draft->text.head.session = line->session;
@@ -323,8 +335,9 @@ __attribute__((noinline)) int send_where(__u32 unused)
 	return 0;
 }
 
-/* Who and where; "place" is the address of a pointer to the name of the file that is read, or 0. */
-static __always_inline void send_begin(struct shell *shell, __u32 command, __u8 origin, __u64 place)
+/* Who and where; "place" is the address of a pointer to the name of the file that is read, or 0; "limit" is what is to
+ * be kept of a text that is made of what is sent. */
+static __always_inline void send_begin(struct shell *shell, __u32 command, __u8 origin, __u64 place, __u32 limit)
 {
 	struct draft *draft = begin_draft();
 
@@ -334,6 +347,7 @@ static __always_inline void send_begin(struct shell *shell, __u32 command, __u8 
 	draft->begin.head.session = shell->session;
 	draft->begin.head.command = command;
 	draft->begin.head.origin = origin;
+	draft->begin.head.limit = limit;
 	draft->line.address = place ? read_pointer(place) : 0;
 	send_where(0);
 	end_draft();
@@ -416,7 +430,7 @@ static __always_inline void begin(struct shell *shell)
 		return;
 	shell->begun = 1;
 	shell->command = ++shell->last;
-	send_begin(shell, shell->command, EC_ORIGIN_TYPED, 0);
+	send_begin(shell, shell->command, EC_ORIGIN_TYPED, 0, 0);
 }
 
 /* Takes a line of what is typed. */

@@ -80,6 +80,7 @@ class Encoding(IntEnum):
 
     PLAIN = 0
     META = 1
+    WORDCODE = 2
 
 
 class Ending(IntEnum):
@@ -595,7 +596,7 @@ SETTINGS_FIELDS = (
     "text_limit",
 )
 
-SHELL_BEGIN = Struct("<QIHHIIII16sQIIHBB32s4x")
+SHELL_BEGIN = Struct("<QIHHIIII16sQIIHBB32sI")
 SHELL_BEGIN_FIELDS = (
     "time_ns",
     "size",
@@ -613,6 +614,7 @@ SHELL_BEGIN_FIELDS = (
     "origin",
     "directory",
     "terminal",
+    "limit",
 )
 
 SHELL_END = Struct("<QIHHIIII16sQQIIiBB2x")
@@ -635,7 +637,7 @@ SHELL_END_FIELDS = (
     "has_status",
 )
 
-SHELL_ROW = Struct("<QQQQQQQQQQQQQQ")
+SHELL_ROW = Struct("<QQQQQQQQQQQQQQQQ")
 SHELL_ROW_FIELDS = (
     "reader",
     "expander",
@@ -651,6 +653,8 @@ SHELL_ROW_FIELDS = (
     "sourced",
     "string",
     "input",
+    "file",
+    "descriptor",
 )
 
 SHELL_TEXT = Struct("<QIHHIIII16sQIIIBB2x")
@@ -700,4 +704,15 @@ WALK = Struct("<10sH")
 WALK_FIELDS = (
     "chain",
     "size",
+)
+
+ZSH_EPROG = Struct("<IIIIQQQ")
+ZSH_EPROG_FIELDS = (
+    "flags",
+    "length",
+    "patterns",
+    "uses",
+    "pattern",
+    "words",
+    "strings",
 )

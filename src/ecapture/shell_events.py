@@ -13,12 +13,14 @@ Ending = Literal[
 ]
 
 TextForm = Literal["given", "expanded", "refused", "whole"]
+TextEncoding = Literal["plain", "meta", "wordcode"]
 
 
 class ShellBegin(msgspec.Struct, frozen=True, gc=False, tag="shell_begin"):
     """A shell takes a command: a part of what becomes a ``ShellCommand``.
 
     (pid, session, command) names the command. ``directory`` is None where it is not known.
+    ``limit`` is how many bytes are kept of a text that is made of what follows; 0: all.
     """
 
     time_ns: int
@@ -33,6 +35,7 @@ class ShellBegin(msgspec.Struct, frozen=True, gc=False, tag="shell_begin"):
     directory: str | None
     origin: Origin
     place: str
+    limit: int = 0
 
 
 class ShellText(msgspec.Struct, frozen=True, gc=False, tag="shell_text"):
@@ -40,7 +43,8 @@ class ShellText(msgspec.Struct, frozen=True, gc=False, tag="shell_text"):
 
     ``form`` is "given", "expanded" (takes the place of the line of this number), "refused" (it is
     not used) or "whole" (takes the place of all lines). ``last``: no piece of the line follows.
-    ``missing`` is "truncated" or "unreadable".
+    ``missing`` is "truncated" or "unreadable". ``encoding`` is "meta" for text as zsh keeps it, and
+    "wordcode" where the lines are what zsh made of the text (``protocols/zsh_program.py``).
     """
 
     time_ns: int
@@ -54,7 +58,7 @@ class ShellText(msgspec.Struct, frozen=True, gc=False, tag="shell_text"):
     text: bytes
     last: bool
     missing: str = ""
-    encoding: Literal["plain", "meta"] = "plain"
+    encoding: TextEncoding = "plain"
 
 
 class ShellEnd(msgspec.Struct, frozen=True, gc=False, tag="shell_end"):

@@ -16,7 +16,8 @@ from ecapture.binary.library import NOT_TLS, Library
 from ecapture.errors import ECaptureError, TargetNotFound
 
 _log = logging.getLogger(__name__)
-_SHELLS: Final = frozenset(("bash", "zsh"))
+_SHELLS: Final = {"bash": "execute_command_internal", "zsh": "execode"}
+"""Shells, and what carries out the commands that nobody types."""
 _UNKNOWN_SHELLS: Final = frozenset(("busybox", "dash", "fish"))
 
 
@@ -30,7 +31,7 @@ class Unseen:
     def __init__(self, kinds: Collection[str], unattended: Collection[str] = ()) -> None:
         self._unattended = frozenset(unattended)
         self._kinds = frozenset(kinds) & NOT_TLS
-        self._others = _UNKNOWN_SHELLS if self._kinds & _SHELLS else frozenset()
+        self._others = _UNKNOWN_SHELLS if self._kinds & _SHELLS.keys() else frozenset()
         self._said: set[object] = set()
 
     def tell(self, file: tuple[int, int], name: str, library: Library) -> None:
@@ -44,11 +45,15 @@ class Unseen:
             _log.info("%s (%s) is not shown: %s", library.kind, name, library.reason)
 
     def _tell_of_the_rest(self, file: tuple[int, int], name: str, library: Library) -> None:
-        # What nobody types was asked for, and none of what shows it was found.
-        wanted = library.kind in _SHELLS & self._kinds and self._unattended
-        if wanted and self._unattended.isdisjoint(library.functions) and self._first(file):
+        # What nobody types was asked for, and what carries that out was not found.
+        if library.kind not in _SHELLS.keys() & self._kinds or not self._unattended:
+            return
+        if _SHELLS[library.kind] not in library.functions and self._first(file):
+            string = " and the argument of -c" if "execstring" in library.functions else ""
             _log.warning(
-                "%s: only what is typed is shown; what carries out other commands has no name", name
+                "%s: only what is typed%s is shown; what carries out other commands is not known",
+                name,
+                string,
             )
 
     @contextlib.contextmanager

@@ -13,6 +13,9 @@ import pytest
 from harness import CAPTURES, DEADLINE, Captured, run_ecapture, wait_until
 from suites import tree
 from terminals import END, INTERRUPT, SUSPEND, Terminal
+from zsh_statements import RAN as RAN_BY_ZSH
+from zsh_statements import SCRIPT as SCRIPT_OF_ZSH
+from zsh_statements import as_zsh_prints, write_statements
 
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.shell_code import find_bash
@@ -235,12 +238,50 @@ def test_strings_of_zsh(watched, release, tmp_path):
         run = watched("--non-interactive", probe="zsh")
         text = "echo a >/dev/null\nexit 9"
         pid, status = carried_out(release, tmp_path, "zsh", "-f", "-c", text)
-        [line] = commands(run, pid)
+        [line] = of_files(commands(run, pid))
     assert (line["text"], line["status"], line["ended"], line["origin"]) == (
         *(text, status, "exited"),
         "string",
     )
     assert status == 9
+
+
+def of_files(lines):
+    """Those of files that the test wrote, not of those that every zsh reads when it starts."""
+    return [line for line in lines if not line["place"].startswith("/etc/")]
+
+
+def test_scripts_of_zsh(watched, release, tmp_path):
+    (tmp_path / "part.zsh").write_text("false sourced\n")
+    (tmp_path / "job.zsh").write_text(SCRIPT_OF_ZSH)
+    with typed_in("zsh", release, tmp_path) as other:
+        other.ready()
+        run = watched("--non-interactive", probe="zsh")
+        pid, status = carried_out(release, tmp_path, "zsh", "-f", "job.zsh")
+        other.run(". ./part.zsh")
+        lines = of_files(commands(run, pid, other.pid))
+    own = [line for line in lines if line["pid"] == pid]
+    assert status == 7
+    assert [(line["text"], line["status"], line["origin"]) for line in own] == RAN_BY_ZSH
+    assert [line["ended"] for line in own] == ["returned"] * (len(own) - 1) + ["exited"]
+    assert {line["place"] for line in own if line["origin"] == "script"} == {"job.zsh"}
+    assert [
+        (line["text"], line["status"], line["origin"]) for line in lines if line["pid"] != pid
+    ] == [("false sourced", 1, "sourced"), (". ./part.zsh", 1, "typed")]
+
+
+def test_constructs_of_zsh(watched, release, tmp_path):
+    write_statements(tmp_path)
+    with typed_in("zsh", release, tmp_path) as other:
+        other.ready()
+        run = watched("--non-interactive", probe="zsh")
+        pid, _status = carried_out(release, tmp_path, "zsh", "-f", "all.zsh")
+        lines = of_files(commands(run, pid))
+    printed = subprocess.run(
+        release.command(tmp_path, "zsh", "-f", "printed.zsh"), capture_output=True, check=True
+    )
+    assert {line["missing"] for line in lines} == {""}
+    assert [line["text"] for line in lines] == as_zsh_prints(printed.stdout)
 
 
 @by_code

@@ -44,6 +44,7 @@ def begin_record(tail: bytes = b"tmp\0", **fields: object) -> bytes:
         "origin": Origin.TYPED,
         "directory": 1,
         "terminal": b"pts3",
+        "limit": 0,
     }
     values |= fields
     return padded(SHELL_BEGIN.pack(*(values[name] for name in SHELL_BEGIN_FIELDS)) + tail)

@@ -63,14 +63,24 @@ def test_nothing_is_said_to_who_does_not_wait_for_it(caplog, kinds, found):
 def test_that_only_typed_commands_are_shown_is_said_to_who_wants_others(caplog):
     by_code = library("bash", reason="")
     for wanted in ((), ("run_debug_trap",), ("run_debug_trap",)):
-        unseen = Unseen(SHELLS, wanted)
+        unseen = Unseen((*SHELLS, "zsh"), wanted)
         unseen.tell((7, 1), "/bin/bash-static", by_code)
         unseen.tell((7, 1), "/bin/bash-static", by_code)
-        named = msgspec.structs.replace(by_code, functions={"run_debug_trap": 64})
+        named = msgspec.structs.replace(by_code, functions={"execute_command_internal": 64})
         unseen.tell((7, 2), "/bin/bash", named)
         unseen.tell((7, 3), "/lib/libreadline.so.8", library("readline", reason=""))
-    said = "only what is typed is shown; what carries out other commands has no name"
-    assert caplog.messages == [f"/bin/bash-static: {said}"] * 2
+        old = msgspec.structs.replace(library("zsh", reason=""), functions={"execstring": 64})
+        unseen.tell((7, 4), "/bin/zsh-4", old)
+        unseen.tell((7, 5), "/bin/zsh", msgspec.structs.replace(old, functions={"execode": 64}))
+    said = "is shown; what carries out other commands is not known"
+    assert (
+        caplog.messages
+        == [
+            f"/bin/bash-static: only what is typed {said}",
+            f"/bin/zsh-4: only what is typed and the argument of -c {said}",
+        ]
+        * 2
+    )
 
 
 def test_a_refusal_is_told_of_once_and_what_is_gone_not_at_all(caplog):

@@ -21,6 +21,7 @@ from typing import Final, Literal, NamedTuple
 from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.binary.shell_code import find_bash
 from ecapture.errors import NotExecutable
+from ecapture.protocols.zsh_program import TOKENS
 
 Kind = Literal["bash", "zsh", "readline", "zle", "busybox", "dash", "fish"]
 How = Literal["dynsym", "symtab", "fingerprint", "content"]
@@ -51,9 +52,9 @@ NAMES: Final[dict[Kind, Names]] = {
     ),
     "zsh": Names(
         ("hbegin", "hend"),
-        ("zleread", "execstring"),
+        ("zleread", "execstring", "execode"),
         ("lastval", "chline", "hptr"),
-        (),
+        ("scriptfilename", "SHIN", "ztokens", "zsh_eval_context"),
     ),
 }
 """By the kind of the file."""
@@ -76,6 +77,10 @@ VERSIONS: Final = {
     "busybox": (b"BusyBox v", re.compile(rb"(BusyBox v\d+\.\d+\.\d+)")),
 }
 """How each tells its version: the constant prefix, then the whole."""
+
+_RUNS_PROGRAMS: Final = "execode"
+_OF_PROGRAMS: Final = ("zsh_eval_context", "ztokens")
+"""What zsh has if ``execode`` says where a program is from (4.3.11), and what zsh calls tokens."""
 
 NAMELESS: Final = "its functions have no names: what it runs cannot be seen"
 NO_PROBE: Final = (
@@ -164,8 +169,22 @@ def _shell(
                 continue
             addresses[name] = symbol.address
     addresses |= {name: symbol.address for name, symbol in variables.items() if symbol is not None}
+    if _RUNS_PROGRAMS in offsets and not _has_known_programs(elf, addresses):
+        del offsets[_RUNS_PROGRAMS], addresses[_RUNS_PROGRAMS]
     names = NAMES.get(kind)
     required = (*names.required, *names.required_variables) if names else ()
     missing = [name for name in required if name not in addresses]
     reason = f"lacks {', '.join(missing)}" if missing else ""
     return Shell(kind, how, offsets, addresses, reason)
+
+
+def _has_known_programs(elf: ElfFile, addresses: Mapping[str, int]) -> bool:
+    # How a zsh keeps what it parsed changed from release to release as its list of tokens did: the
+    # latter tells, and is a part of the former.
+    if any(name not in addresses for name in _OF_PROGRAMS):
+        return False
+    try:
+        at = elf.file_offset(addresses["ztokens"])
+        return elf.read(at, len(TOKENS) + 1) == TOKENS + b"\0"
+    except NotExecutable:
+        return False

@@ -85,7 +85,8 @@ def bash(
 def zsh(context: click.Context, /, **given: Any) -> None:
     """Show what zsh is told to do. See `ecapture bash --help` for the rest.
 
-    Of what nobody types, the commands of -c are shown; those of scripts and sourced files are not.
+    Of what nobody types, the argument of -c is shown, and each command that is read from scripts
+    and sourced files.
     """
     check_audit(given)
     context.exit(capture(("zsh",), given, context.obj))

@@ -31,6 +31,7 @@ from ecapture.shell_events import (
     ShellEnd,
     ShellPart,
     ShellText,
+    TextEncoding,
     TextForm,
 )
 
@@ -50,6 +51,11 @@ _FORMS: Final[dict[int, TextForm]] = {
     Form.EXPANDED: "expanded",
     Form.REFUSED: "refused",
     Form.WHOLE: "whole",
+}
+_ENCODINGS: Final[dict[int, TextEncoding]] = {
+    Encoding.PLAIN: "plain",
+    Encoding.META: "meta",
+    Encoding.WORDCODE: "wordcode",
 }
 _ENDINGS: Final[dict[int, Ending]] = {
     WireEnding.RETURNED: "returned",
@@ -84,7 +90,7 @@ def _begin(record: bytes, offset_ns: int, comm: str) -> ShellBegin:
         raise ValueError("too short")
     # fmt: off
     (time_ns, _size, _kind, _flags, pid, tid, uid, _cpu, _comm, session, command, login_uid,
-     place_length, origin, has_directory, terminal) = SHELL_BEGIN.unpack_from(record)
+     place_length, origin, has_directory, terminal, limit) = SHELL_BEGIN.unpack_from(record)
     # fmt: on
     place_end = SHELL_BEGIN.size + place_length
     if place_end > len(record) or origin not in _ORIGINS:
@@ -107,6 +113,7 @@ def _begin(record: bytes, offset_ns: int, comm: str) -> ShellBegin:
         directory,
         _ORIGINS[origin],
         _name(record[SHELL_BEGIN.size : place_end]),
+        limit,
     )
 
 
@@ -117,8 +124,8 @@ def _text(record: bytes, offset_ns: int, comm: str) -> ShellText:
     (time_ns, _size, _kind, flags, pid, _tid, _uid, _cpu, _comm, session, command, line, offset,
      form, encoding) = SHELL_TEXT.unpack_from(record)
     # fmt: on
-    if form not in _FORMS:
-        raise ValueError("a form that is none")
+    if form not in _FORMS or encoding not in _ENCODINGS:
+        raise ValueError("a form or an encoding that is none")
     missing = "unreadable" if flags & Flag.FAULT else "truncated" if flags & Flag.TRUNCATED else ""
     return ShellText(
         time_ns + offset_ns,
@@ -132,7 +139,7 @@ def _text(record: bytes, offset_ns: int, comm: str) -> ShellText:
         record[SHELL_TEXT.size :],
         bool(flags & Flag.LAST),
         missing,
-        "meta" if encoding == Encoding.META else "plain",
+        _ENCODINGS[encoding],
     )
 
 

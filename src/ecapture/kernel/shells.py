@@ -24,7 +24,7 @@ _MEMBERS = {
     "expander": ("pre_process_line",),
     "taker": ("hend",),
     "stringer": ("execstring",),
-    "executor": ("execute_command_internal",),
+    "executor": ("execute_command_internal", "execode"),
     "status": ("last_command_exit_value", "lastval"),
     "parsed": ("global_command",),
     "text": ("chline",),
@@ -34,6 +34,8 @@ _MEMBERS = {
     "sourced": ("sourcelevel",),
     "string": ("command_execution_string",),
     "input": ("bash_input",),
+    "file": ("scriptfilename",),
+    "descriptor": ("SHIN",),
 }
 
 

@@ -9,13 +9,16 @@
 4. Whatever is missing is said: a piece that does not continue the one before it, or a line that
    never came, was lost.
 5. What is open is bounded, by number; beyond that the oldest is told of as running.
+6. Where zsh keeps no text, it is made of what zsh made of it; that is right, or there is none.
 """
 
 from __future__ import annotations
 
 from typing import Final, get_args
 
+from ecapture.errors import ProtocolError
 from ecapture.events import Event, Summary
+from ecapture.protocols.zsh_program import text_of
 from ecapture.shell_events import ShellBegin, ShellCommand, ShellEnd, ShellPart, ShellText
 
 OPEN_COMMANDS: Final = 16384
@@ -43,8 +46,8 @@ class _Line:
 class _Open:
     # A command that has not ended.
     __slots__ = (
-        *("begin", "comm", "expanded", "first_ns", "given", "missing", "pid", "refused"),
-        "whole",
+        *("begin", "comm", "expanded", "first_ns", "given", "missing", "pid", "program"),
+        *("refused", "whole"),
     )
 
     def __init__(self, part: ShellPart) -> None:
@@ -57,9 +60,11 @@ class _Open:
         self.whole: dict[int, _Line] = {}
         self.refused: set[int] = set()
         self.missing = ""
+        self.program = False  # its lines are what zsh made of it
 
     def take(self, part: ShellText) -> None:
         self.missing = self.missing or part.missing
+        self.program = part.encoding == "wordcode"
         if part.form == "refused":
             self.refused.add(part.line)
             return
@@ -136,18 +141,17 @@ class Commands:
 
 
 def _command(key: _Key, known: _Open, end: ShellEnd | None) -> ShellCommand | None:
-    given = {number: line.text() for number, line in sorted(known.given.items())}
-    used = {**given, **{number: line.text() for number, line in known.expanded.items()}}
-    typed = "\n".join(given.values())
-    text = "\n".join(used[number] for number in sorted(used))
-    for whole in known.whole.values():
-        text = whole.text()
     missing = known.missing
     if not missing and end is not None:
         if not known.is_whole(end.lines) or known.begin is None:
             missing = "lost"
         elif not end.lines:
             missing = "unseen"
+    if known.program:
+        text, missing = _printed(known, missing)
+        typed = text
+    else:
+        text, typed = _texts(known)
     if not missing and not text.strip() and not known.refused:
         return None
     begin = known.begin
@@ -184,6 +188,31 @@ def _command(key: _Key, known: _Open, end: ShellEnd | None) -> ShellCommand | No
         command=key[2],
         missing=missing,
     )
+
+
+def _texts(known: _Open) -> tuple[str, str]:
+    # What is run, and what was typed.
+    given = {number: line.text() for number, line in sorted(known.given.items())}
+    used = {**given, **{number: line.text() for number, line in known.expanded.items()}}
+    typed = "\n".join(given.values())
+    text = "\n".join(used[number] for number in sorted(used))
+    for whole in known.whole.values():
+        text = whole.text()
+    return text, typed
+
+
+def _printed(known: _Open, missing: str) -> tuple[str, str]:
+    # The text of what zsh made of it, and what is missing of that.
+    if missing:
+        return "", missing
+    begin = known.begin
+    try:
+        raw = unmetafied(text_of(*(bytes(known.given[number].raw) for number in (0, 1))))
+    except (KeyError, ProtocolError):
+        return "", "unreadable"
+    if begin is not None and begin.limit and len(raw) > begin.limit:
+        raw, missing = raw[: begin.limit], "truncated"
+    return raw.decode("utf-8", "backslashreplace"), missing
 
 
 def unmetafied(raw: bytes) -> bytes:

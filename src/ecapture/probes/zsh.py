@@ -4,8 +4,11 @@
 An interactive zsh puts what it reads together for its history, whether or not any is kept and
 whatever it reads lines with: ``hbegin`` begins that, ``hend`` ends it, and ``chline`` is the text,
 its history expanded. What was typed is what ``zleread`` returns, in zsh or in its ``zle.so``. The
-row of the file says where ``lastval`` is ($?). Of what is not typed the text of ``-c`` is seen,
-which ``execstring`` is given.
+row of the file says where ``lastval`` is ($?).
+
+What is not typed is seen as the argument of ``execstring``, the text of ``-c``; and where
+``execode`` is given what was parsed, with a word for where it is from, a command of a script or of
+a sourced file: its text is put together from that (``protocols/zsh_program.py``).
 """
 
 from __future__ import annotations
@@ -33,5 +36,8 @@ PROBE = ProbeSpec(
         # void execstring(char *s, int dont_change_job, int exiting, char *context)
         Hook("execstring", Shape.SHELL_STRING),
         Hook("execstring", Shape.SHELL_STRUNG),
+        # void execode(Eprog p, int dont_change_job, int exiting, char *context)
+        Hook("execode", Shape.SHELL_EXECUTE),
+        Hook("execode", Shape.SHELL_EXECUTED),
     ),
 )

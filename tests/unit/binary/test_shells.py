@@ -10,6 +10,7 @@ import pytest
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.identify import identify
 from ecapture.binary.shells import MARKERS, NAMELESS, NAMES, NO_PROBE
+from ecapture.protocols.zsh_program import TOKENS
 
 BASH = Path("/bin/bash").resolve()
 
@@ -27,12 +28,14 @@ def built(folder, source, *flags, name="shell"):
     return program
 
 
-def source(kind, *, without=()):
+def source(kind, *, without=(), tokens=TOKENS):
     names = NAMES[kind]
     functions = [name for name in (*names.required, *names.functions) if name not in without]
     variables = (*names.required_variables, *names.variables)
     lines = [f"int {name}(void) {{ return 1; }}" for name in functions]
-    lines += [f"int {name} = 1;" for name in variables if name not in without]
+    lines += [f"int {name} = 1;" for name in variables if name not in (*without, "ztokens")]
+    constant = "".join(f"\\x{code:02x}" for code in tokens)
+    lines += [f'char ztokens[] = "{constant}";'] if "ztokens" in variables else []
     return "\n".join([*lines, "int main(void) { return 0; }"])
 
 
@@ -63,6 +66,7 @@ def test_by_names(tmp_path, kind, how):
     assert (found.kind, found.how, found.visible, found.reason) == (kind, how, True, "")
     names = NAMES[kind]
     assert found.functions.keys() == {*names.required, *names.functions}
+    assert found.addresses.keys() >= found.functions.keys()
     wanted = {*found.functions, *names.required_variables, *names.variables}
     assert found.addresses.keys() == wanted
 
@@ -71,6 +75,16 @@ def test_by_names(tmp_path, kind, how):
 def test_what_is_missing_is_named(tmp_path, kind, lacks):
     found = look(built(tmp_path, source(kind, without=(lacks,)), "-rdynamic"))
     assert (found.kind, found.visible, found.reason) == (kind, False, f"lacks {lacks}")
+
+
+@pytest.mark.parametrize(
+    "how", [{"tokens": TOKENS[:-3]}, {"tokens": TOKENS + b"%"}, {"without": ("zsh_eval_context",)}]
+)
+def test_a_zsh_that_keeps_programs_otherwise_shows_what_is_typed(tmp_path, how):
+    found = look(built(tmp_path, source("zsh", **how), "-rdynamic"))
+    assert (found.kind, found.visible, found.reason) == ("zsh", True, "")
+    assert found.functions.keys() == {"hbegin", "hend", "zleread", "execstring"}
+    assert "execode" not in found.addresses
 
 
 @pytest.mark.parametrize("marker", MARKERS, ids=lambda marker: MARKERS[marker])

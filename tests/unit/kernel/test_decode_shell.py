@@ -68,6 +68,7 @@ def test_nobody_logged_in():
         ({"form": Form.REFUSED}, {"form": "refused"}),
         ({"form": Form.WHOLE}, {"form": "whole"}),
         ({"encoding": Encoding.META}, {"encoding": "meta"}),
+        ({"encoding": Encoding.WORDCODE}, {"encoding": "wordcode"}),
         ({"offset": 16383, "line": 3}, {"offset": 16383, "line": 3}),
     ],
 )
@@ -93,6 +94,7 @@ def test_without_a_status():
         begin_record(origin=9),
         begin_record()[:48].replace(b"\0", b"\0"),
         text_record(form=9),
+        text_record(encoding=9),
         end_of_command_record(ending=99),
         end_of_command_record(size=SHELL_END.size - 4),
         text_record(size=SHELL_TEXT.size - 8),

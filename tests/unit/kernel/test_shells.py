@@ -49,6 +49,8 @@ def test_a_row_has_every_address():
         "stringer",
         "text",
         "text_end",
+        "file",
+        "descriptor",
     }
     assert SHELL_ROW.unpack(shell_row(library())) == (0,) * len(SHELL_ROW_FIELDS)
 

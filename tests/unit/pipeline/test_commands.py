@@ -5,6 +5,7 @@ import pytest
 from records import plaintext
 from shell_records import begun, command, line, over
 
+from ecapture._wire import ZSH_EPROG
 from ecapture.events import Summary
 from ecapture.pipeline.commands import Commands, unmetafied
 
@@ -51,6 +52,41 @@ def test_a_whole_takes_the_place_of_all_lines():
     assert passed(begun(), *parts, over(lines=2)) == [command("for a\ndo", typed="!f\ndo")]
     parts[2] = line(b"!f\ndo\n", line=1, form="whole", encoding="meta")
     assert passed(begun(), *parts, over(lines=2)) == [command("!f\ndo")]
+
+
+# "true Ã" as zsh keeps it: a list of one command of two words, the second in the strings behind
+WORDS = bytes.fromhex("41260000 01000000 46000000 00000000 14000000 00000000")
+STRINGS = b"true\0\xc3\x83\xa3\0"
+HEAD = ZSH_EPROG.pack(0, len(WORDS + STRINGS), 0, 1, 64, 64, 64 + len(WORDS))
+
+
+def parsed(head=HEAD, program=WORDS + STRINGS):
+    how = {"encoding": "wordcode"}
+    return [line(head, **how), line(program, line=1, **how)]
+
+
+def test_what_zsh_made_of_a_text_becomes_text():
+    script = {"origin": "script", "place": "job"}
+    assert passed(begun(**script), *parsed(), over(lines=2)) == [command("true Ã", **script)]
+    assert passed(begun(limit=3, **script), *parsed(), over(lines=2)) == [
+        command("tru", missing="truncated", **script)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "missing"),
+    [
+        (parsed(HEAD[:-1]), "unreadable"),
+        (parsed(program=WORDS), "unreadable"),
+        (parsed(program=b""), "unreadable"),
+        (parsed()[:1], "lost"),
+        ([line(HEAD, encoding="wordcode", missing="truncated")], "truncated"),
+    ],
+)
+def test_what_zsh_made_of_a_text_is_right_or_there_is_none(parts, missing):
+    assert passed(begun(origin="script"), *parts, over(lines=2)) == [
+        command("", origin="script", missing=missing)
+    ]
 
 
 def test_a_line_that_was_refused_was_not_run():
