@@ -5,7 +5,7 @@
 moves its mark behind what it copied; ``SSL_peek`` does the same without moving the mark, and may
 have been built into ``SSL_read`` or be called by it. Both ask
 one function that reads a record, which reports SSL_R_UNINITIALIZED and
-SSL_R_SSL_HANDSHAKE_FAILURE. ``SSL_write`` reports these two and SSL_RBAD_LENGTH, and hands object
+SSL_R_SSL_HANDSHAKE_FAILURE. ``SSL_write`` reports these two and SSL_R_BAD_LENGTH, and hands object
 and buffer on. ``SSL_new`` is the one that reports SSL_R_NULL_SSL_CTX; what it returns is a new
 object, since where an object ends reports nothing.
 
