@@ -28,7 +28,8 @@ CAPTURES = pytest.mark.needs("root", "bpf", "ringbuf", "uprobe")
 T = TypeVar("T")
 NOTHING: Mapping[str, str] = MappingProxyType({})
 _numbers = itertools.count()
-DEADLINE = 30.0  # seconds; generous, because the machine may be shared and slow
+# seconds; generous, because the machine may be shared and slow, and an emulated one is slower still
+DEADLINE = 90.0 if os.environ.get("ECAPTURE_IN_GUEST") == "1" else 30.0
 
 
 class Shown(NamedTuple):

@@ -147,8 +147,13 @@ def build(release: str, target: Path, *words: str, **environment: str) -> Path:
 
 
 def gopeer(release: str, mode: str, folder: Path) -> Path:
-    """The test program, built once per folder; of a plugin its host is built beside it."""
-    target = folder / f"gopeer-{release}-{mode}"
+    """The test program, built once per folder; of a plugin its host is built beside it.
+
+    A guest of another architecture finds it in ``$ECAPTURE_GO_BUILT``: Go compiles for any machine.
+    """
+    name = f"gopeer-{release}-{mode}"
+    built = Path(os.environ.get("ECAPTURE_GO_BUILT") or folder) / name
+    target = built if built.exists() else folder / name
     if not target.exists():
         files, options = MODES[mode]
         build(release, target, *options, *PEER, *files)

@@ -4,7 +4,9 @@
 A guest is QEMU without hardware help (nested hosts offer a KVM that is far slower than emulation,
 or none), a kernel of Debian's archive, and this host's own root filesystem: shared read-only by
 virtiofs, under a layer of memory, so the project's environment is there and cannot be harmed. A
-boot takes about ten seconds; programs run 10 to 20 times slower than on the host.
+boot takes about ten seconds; programs run 10 to 20 times slower than on the host. A guest of
+another architecture has a root filesystem of its own and the project built for it (``userland``),
+with the checkout at the same place.
 
 What was fetched stays in ``$ECAPTURE_VM_HOME`` (else ``~/.cache/ecapture-vm``) and is used again
 without the network. Nothing is installed on the host. QEMU 7.2 (Debian 12) crashes newer guests
@@ -18,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
 import re
 import shlex
@@ -35,13 +36,22 @@ from typing import NamedTuple
 
 import archive
 import ramdisk
+import userland
 from archive import CannotRun
 from kernels import IMAGE, Kernel, newest_release
+from store import CHECKOUT, HOST_ARCH, locked, need, vm_home
 
 # Debian packages that a host needs; what later becomes of them is up to apt_packages().
-APT_PACKAGES = ("busybox-static", "kmod", "qemu-system-x86", "util-linux", "virtiofsd")
+APT_PACKAGES = (
+    "busybox-static",
+    "kmod",
+    "pkg-config",
+    "qemu-system-arm",
+    "qemu-system-x86",
+    "util-linux",
+    "virtiofsd",
+)
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 INIT = Path(__file__).with_name("guest_init.sh")
 
 OLDEST_QEMU = (8, 2)
@@ -89,7 +99,6 @@ MACHINES = {
         "qemu-system-arm",
     ),
 }
-HOST_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 
 
 @dataclass(frozen=True)
@@ -101,19 +110,13 @@ class Unpacked:
     modules: Path
 
 
-def vm_home() -> Path:
-    """Return the directory that keeps what was fetched."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ecapture-vm"
-    return Path(os.environ.get("ECAPTURE_VM_HOME") or default).absolute()
-
-
 def apt_packages(codename: str, arch: str = HOST_ARCH) -> list[str]:
     """Return ``APT_PACKAGES`` as a host of that Debian release and architecture has them."""
     packages = set(APT_PACKAGES)
     if codename == "bookworm":
         packages.remove("virtiofsd")  # there it is a part of qemu-system-common
     if arch == "arm64":
-        packages = packages - {"qemu-system-x86"} | {"qemu-system-arm"}
+        packages.remove("qemu-system-x86")
     return sorted(packages)
 
 
@@ -138,7 +141,7 @@ def fetch_kernel(kernel: Kernel) -> Unpacked:
 
     """
     directory = vm_home() / "kernels" / kernel.name
-    with _locked(kernel.name):
+    with locked(kernel.name):
         if not (directory / "release").exists():
             _download_kernel(kernel, directory)
     release = (directory / "release").read_text().strip()
@@ -147,7 +150,7 @@ def fetch_kernel(kernel: Kernel) -> Unpacked:
 
 def _download_kernel(kernel: Kernel, directory: Path) -> None:
     """Fill ``directory``; the file ``release`` is written last and marks it as whole."""
-    _need("depmod", "kmod")
+    need("depmod", "kmod")
     suite, release = _find_release(kernel)
     shutil.rmtree(directory, ignore_errors=True)
     tree = directory / "tree"
@@ -192,10 +195,10 @@ def fetch_qemu(machine: Machine) -> list[str]:
         CannotRun: there is none new enough, and none can be fetched.
 
     """
-    beside = vm_home() / "qemu"
+    beside = vm_home() / machine.package
     program = beside / "usr" / "bin" / machine.program
     installed = shutil.which(machine.program)
-    with _locked("qemu"):
+    with locked(machine.package):
         if not program.exists():
             if installed is None:
                 raise CannotRun(f"{machine.program} is missing; install {machine.package}")
@@ -226,7 +229,7 @@ def _download_qemu(machine: Machine, beside: Path) -> None:
         vm_home(), archive.host_mirrors(), f"{host_codename()}-backports", HOST_ARCH
     )
     suite.update()
-    fresh = beside.with_name("qemu.new")
+    fresh = beside.with_name(f"{beside.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     suite.unpack([machine.package, "qemu-system-common", "qemu-system-data"], fresh)
     program = fresh / "usr" / "bin" / machine.program
@@ -238,24 +241,6 @@ def _download_qemu(machine: Machine, beside: Path) -> None:
         raise CannotRun(f"the backport of QEMU lacks libraries here: {', '.join(missing)}")
     shutil.rmtree(beside, ignore_errors=True)
     fresh.rename(beside)
-
-
-@contextlib.contextmanager
-def _locked(name: str) -> Iterator[None]:
-    """Let one process at a time fetch the thing called ``name``."""
-    locks = vm_home() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / name).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _need(program: str, package: str) -> str:
-    """Return the path of a program of the host, or say which package has it."""
-    path = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if path is None:
-        raise CannotRun(f"{program} is missing; install {package}")
-    return path
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -284,10 +269,6 @@ def run(
         GuestFailed: no boot reached the command, or the command did not end in time.
 
     """
-    if kernel.arch != HOST_ARCH:
-        raise CannotRun(
-            f"{kernel.name} is {kernel.arch}, and shares the programs of this {HOST_ARCH}"
-        )
     if os.geteuid() != 0:
         raise CannotRun("sharing the root filesystem with a guest needs root")
     machine = MACHINES[kernel.arch]
@@ -295,7 +276,10 @@ def run(
     qemu = fetch_qemu(machine)
     taken = {"ECAPTURE_GUEST_WITHOUT": " ".join(without)}
     script = _script(unpacked.release, command, {**taken, **(environment or {})})
-    disk = _disk(kernel, unpacked, script, without)
+    if kernel.arch != HOST_ARCH:
+        # Nothing of the other architecture ran on the host, so the loader has no list of libraries.
+        script = f"/sbin/ldconfig\n{script}"
+    disk = _disk(kernel, unpacked, script, {"WITHOUT": " ".join(without), **_shared(kernel.arch)})
     reason = ""
     for _ in range(STARTS):
         with tempfile.TemporaryDirectory(prefix="ecapture-vm-") as work:
@@ -332,9 +316,26 @@ def _script(release: str, command: Sequence[str], environment: Mapping[str, str]
     )
 
 
-def _disk(kernel: Kernel, unpacked: Unpacked, script: str, without: Sequence[str]) -> bytes:
+def _shared(arch: str) -> dict[str, str]:
+    """Say which of the host's directories become what in a guest, in the words of its script."""
+    # A checkout below /tmp would vanish under a filesystem mounted there.
+    shared = {"KEEP_TMP": "yes" if CHECKOUT.is_relative_to("/tmp") else ""}
+    if arch == HOST_ARCH:
+        return {**shared, "LOWER": "", "CHECKOUT": ""}
+    return {
+        **shared,
+        "LOWER": str(userland.fetch_root(arch)),
+        "CHECKOUT": str(CHECKOUT),
+        "ENVIRONMENT": str(userland.fetch_environment(arch)),
+    }
+
+
+def _disk(kernel: Kernel, unpacked: Unpacked, script: str, settings: Mapping[str, str]) -> bytes:
     """Return the initial RAM disk for one boot."""
-    busybox = Path(_need("busybox", "busybox-static")).read_bytes()
+    if kernel.arch == HOST_ARCH:
+        busybox = Path(need("busybox", "busybox-static")).read_bytes()
+    else:
+        busybox = (userland.fetch_root(kernel.arch) / "usr" / "bin" / "busybox").read_bytes()
     files, missing = ramdisk.load_order(
         (unpacked.modules / "modules.dep").read_text(),
         (unpacked.modules / "modules.builtin").read_text(),
@@ -342,11 +343,6 @@ def _disk(kernel: Kernel, unpacked: Unpacked, script: str, without: Sequence[str
     )
     if missing:
         raise CannotRun(f"kernel {unpacked.release} has no module {', '.join(missing)}")
-    settings = {
-        "WITHOUT": " ".join(without),
-        # A checkout below /tmp would vanish under a filesystem mounted there.
-        "KEEP_TMP": "yes" if CHECKOUT.is_relative_to("/tmp") else "",
-    }
     directory, program, plain = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
     contents = dict.fromkeys(("bin", "dev", "modules", "proc", "sys"), (directory, b""))
     contents["bin/busybox"] = (program, busybox)
@@ -427,7 +423,7 @@ class _Boot:
     @contextlib.contextmanager
     def _started(self, name: str, command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         """Run a program until the block ends, or until this process dies, whichever is first."""
-        setpriv = [_need("setpriv", "util-linux"), "--pdeathsig", "KILL"]
+        setpriv = [need("setpriv", "util-linux"), "--pdeathsig", "KILL"]
         with (self._work / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [*setpriv, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # First process of a guest. It runs twice: in the RAM disk, where it loads modules and puts the
 # host's root filesystem under a layer of memory; then, as "init second", on that root, where it
-# runs the command and reports. /settings (KEEP_TMP, WITHOUT) and /command come with the RAM disk.
+# runs the command and reports. /settings (KEEP_TMP, WITHOUT, and for a root filesystem below the
+# host's: LOWER, where it is; CHECKOUT and ENVIRONMENT, what of the host is put into it) and
+# /command come with the RAM disk.
 # Three ports lead to the host: 1 standard output, 2 standard error, 3 progress.
 
 home=/run/guest
@@ -19,15 +21,19 @@ first() {
     mkdir -p /below /above /root
     mount -t virtiofs -o ro hostroot /below || die "no root filesystem"
     mount -t tmpfs tmpfs /above
-    mkdir /above/changed /above/work
-    mount -t overlay -o lowerdir=/below,upperdir=/above/changed,workdir=/above/work overlay /root ||
-        die "no layer over the root filesystem"
+    layer "/below$LOWER" root /root
 
     mount -t proc proc /root/proc
     mount -t sysfs sysfs /root/sys
     mount -t devtmpfs devtmpfs /root/dev
     mount -t tmpfs tmpfs /root/run
     [ "$KEEP_TMP" ] || mount -t tmpfs tmpfs /root/tmp
+    if [ "$CHECKOUT" ]; then
+        mkdir -p "/root$CHECKOUT"
+        layer "/below$CHECKOUT" checkout "/root$CHECKOUT"
+        mkdir -p "/root$CHECKOUT/.venv"
+        layer "/below$ENVIRONMENT" environment "/root$CHECKOUT/.venv"
+    fi
     mkdir -p /root/dev/pts /root/dev/shm /root$home
     mount -t devpts devpts /root/dev/pts
     mount -t tmpfs tmpfs /root/dev/shm
@@ -46,6 +52,13 @@ first() {
     done
     cp /bin/busybox /init /settings /command "/root$home/"
     exec switch_root /root "$home/busybox" sh "$home/init" second
+}
+
+# Shows the directory $1 at $3, with changes going to memory, where they are called $2.
+layer() {
+    mkdir -p "/above/$2/changed" "/above/$2/work"
+    mount -t overlay -o "lowerdir=$1,upperdir=/above/$2/changed,workdir=/above/$2/work" \
+        overlay "$3" || die "no layer over $1"
 }
 
 second() {

@@ -56,7 +56,19 @@ SUPPORTED: tuple[Kernel, ...] = (
         r"7\.\d+\.\d+\+deb13-cloud-amd64",
         scheduled=True,
     ),
-    # An arm64 guest shares its host's programs, so these run where the host is arm64 too.
+    Kernel(
+        "6.12-cloud-arm64",
+        "arm64",
+        ("trixie", "trixie-security"),
+        r"6\.12\.\d+\+deb13-cloud-arm64",
+    ),
+    Kernel(
+        "6.1-cloud-arm64",
+        "arm64",
+        ("bookworm-security", "bookworm"),
+        r"6\.1\.[-.0-9]+-cloud-arm64",
+        scheduled=True,
+    ),
     Kernel(
         "5.10-cloud-arm64",
         "arm64",

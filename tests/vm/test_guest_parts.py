@@ -6,11 +6,15 @@ import re
 import shutil
 import stat
 import subprocess
+import zipfile
+from pathlib import Path
 
 import archive
+import cross
 import guest
 import pytest
 import ramdisk
+import userland
 from kernels import IMAGE, SUPPORTED, named, newest_release
 
 DEBIAN = """\
@@ -216,10 +220,46 @@ class TestHost:
         )
         assert "busybox-static" in done.stdout.split()
 
-    def test_a_kernel_of_another_architecture_is_refused(self):
-        other = next(row for row in SUPPORTED if row.arch != guest.HOST_ARCH)
-        with pytest.raises(archive.CannotRun, match=other.arch):
-            guest.run(other, ["true"])
+
+class TestUserland:
+    def test_a_guest_of_this_architecture_shares_the_hosts_own_root(self):
+        shared = guest._shared(guest.HOST_ARCH)
+        assert shared["LOWER"] == shared["CHECKOUT"] == ""
+
+    def test_python_must_be_one_that_a_release_of_debian_has(self, monkeypatch):
+        monkeypatch.setattr(userland.sys, "version_info", (3, 12, 1))
+        with pytest.raises(archive.CannotRun, match=r"3\.11 and 3\.13.*this is 3\.12"):
+            userland._suite_name()
+
+    def test_what_pyproject_names_is_installed_beside_the_tests_own(self):
+        names = {re.match(r"[\w.-]+", line)[0] for line in userland._requirements()}
+        assert {"brotli", "msgspec", "pytest", "websockets"} <= names
+        assert "ruff" not in names
+
+    def test_what_lies_beside_usr_is_merged_into_it(self, tmp_path):
+        (tmp_path / "usr" / "bin").mkdir(parents=True)
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "sh").symlink_to("bash")
+        userland._merge(tmp_path)
+        assert (tmp_path / "bin").readlink() == Path("usr/bin")
+        assert (tmp_path / "usr" / "bin" / "sh").readlink() == Path("bash")
+        userland._merge(tmp_path)
+        assert (tmp_path / "bin" / "sh").is_symlink()
+
+    def test_an_environment_is_laid_out_for_the_checkouts_own_place(self, tmp_path):
+        wheel = tmp_path / "some.whl"
+        with zipfile.ZipFile(wheel, "w") as packed:
+            packed.writestr("ecapture/__init__.py", "")
+        userland._lay_out(tmp_path / "made", wheel)
+        program = (tmp_path / "made" / "bin" / "ecapture").read_text()
+        assert program.startswith(f"#!{guest.CHECKOUT}/.venv/bin/python\n")
+        (found,) = (tmp_path / "made").glob("lib/python3.*/site-packages/ecapture/__init__.py")
+        assert list(found.parent.glob("__pycache__/*.pyc"))
+
+    def test_a_compiler_that_is_missing_is_named(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(cross, "MACHINES", {"arm64": "nothing"})
+        with pytest.raises(archive.CannotRun, match="install gcc-nothing-linux-gnu"):
+            cross.build_wheel("arm64", tmp_path, tmp_path)
 
 
 class TestCommand:
