@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 from harness import CAPTURES, Captured, joined, wait_until
 from keyed import PROGRAMS, TLS_1_3, labels, read_keys
+from profiles import make_profile
 from servers import running
 
 from ecapture.kernel.feature import feature
@@ -33,35 +32,9 @@ user_pref("network.trr.mode", 5);
 """
 
 
-def make_profile(folder: Path) -> tuple[Path, Path, Path]:
-    """A profile that trusts a new authority, and a certificate and key by it."""
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    (folder / "leaf.cnf").write_text("subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")
-    (folder / "profile").mkdir()
-    (folder / "profile" / "user.js").write_text(_PREFERENCES)
-    database = ("-d", "sql:profile")
-    for words in (
-        (
-            *("openssl", "req", "-x509", *new, "-days", "2", "-subj", "/CN=authority"),
-            *("-addext", "basicConstraints=critical,CA:TRUE"),
-            *("-keyout", "authority.key", "-out", "authority.pem"),
-        ),
-        ("openssl", "req", *new, "-subj", "/CN=localhost", "-keyout", "key", "-out", "asked.pem"),
-        (
-            *("openssl", "x509", "-req", "-in", "asked.pem", "-out", "leaf.pem", "-days", "2"),
-            *("-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial"),
-            *("-extfile", "leaf.cnf"),
-        ),
-        ("certutil", "-N", *database, "--empty-password"),
-        ("certutil", "-A", "-n", "authority", "-t", "C,,", "-i", "authority.pem", *database),
-    ):
-        subprocess.run(words, cwd=folder, check=True, capture_output=True)
-    return folder / "profile", folder / "leaf.pem", folder / "key"
-
-
 def test_firefox(namespace, tmp_path):
     """Every byte of every connection, its ends, and the keys that its server wrote."""
-    profile, certificate, key = make_profile(tmp_path)
+    profile, certificate, key = make_profile(tmp_path, _PREFERENCES)
     ours, theirs = tmp_path / "ours.log", tmp_path / "theirs.log"
     seen, inside = tmp_path / "seen", ("ip", "netns", "exec", namespace)
     seen.mkdir()
