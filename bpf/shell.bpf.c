@@ -263,7 +263,7 @@ static __always_inline __u8 origin_in_zsh(const struct shell *shell, const struc
 		return EC_ORIGIN_SOURCED;
 	if (name[0] != 't' || name[1] != 'o' || name[2] != 'p' || name[3] != 'l' || name[4] != 'e' || shell->typed)
 		return NOT_WANTED;
-	return read_number(shell, row->descriptor, -1) ? EC_ORIGIN_SCRIPT : EC_ORIGIN_INPUT;
+	return read_pointer(shell->base + row->file) ? EC_ORIGIN_SCRIPT : EC_ORIGIN_INPUT;
 }
 
 /* zsh: what it parsed, whose text is put together from that elsewhere. */
@@ -308,7 +308,7 @@ static __always_inline int run_program(struct pt_regs *regs, struct place *at, s
 	}
 	at->shell->step = key->frame;
 	send_begin(at->shell, step.command, origin,
-		   origin != EC_ORIGIN_INPUT && at->row->file ? at->shell->base + at->row->file : 0, text_limit(wanted));
+		   origin != EC_ORIGIN_INPUT ? at->shell->base + at->row->file : 0, text_limit(wanted));
 	send_program(at->shell, step.command, argument(regs, 0));
 	return 0;
 }

@@ -521,8 +521,7 @@ struct ec_shell_row {
 	__u64 sourced;	    /* int: how deep in files that are read on the way */
 	__u64 string;	    /* a pointer: not 0 if there is a text to execute, from -c */
 	__u64 input;	    /* a structure: the kind of input, a pointer to its name, a file descriptor */
-	__u64 file;	    /* a pointer to the name of the file that is read, and */
-	__u64 descriptor;   /* int: what it is read from */
+	__u64 file;	    /* a pointer to the name of the file that is read; 0 if it is standard input */
 };
 
 /* The beginning of zsh's struct eprog, a program as it was parsed (Src/zsh.h, zsh 5.3 to 5.9). 40 bytes. */

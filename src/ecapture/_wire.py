@@ -637,7 +637,7 @@ SHELL_END_FIELDS = (
     "has_status",
 )
 
-SHELL_ROW = Struct("<QQQQQQQQQQQQQQQQ")
+SHELL_ROW = Struct("<QQQQQQQQQQQQQQQ")
 SHELL_ROW_FIELDS = (
     "reader",
     "expander",
@@ -654,7 +654,6 @@ SHELL_ROW_FIELDS = (
     "string",
     "input",
     "file",
-    "descriptor",
 )
 
 SHELL_TEXT = Struct("<QIHHIIII16sQIIIBB2x")

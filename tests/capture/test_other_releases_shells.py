@@ -19,13 +19,15 @@ from zsh_statements import as_zsh_prints, write_statements
 
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.shell_code import find_bash
+from ecapture.binary.zsh_code import find_zsh
 
 pytestmark = [CAPTURES, pytest.mark.needs("btf")]
 SUITES = ("bullseye", "trixie", "sid")
 NOBODY = 65534
 # x86_64 is the machine whose code a stripped bash is understood by
-STATIC = ("bash-static",) if platform.machine() == "x86_64" else ()
-by_code = pytest.mark.skipif(not STATIC, reason="only code for x86_64 is looked into")
+SEARCHED = platform.machine() == "x86_64"
+STATIC, ZSH_STATIC = (("bash-static",), ("zsh-static",)) if SEARCHED else ((), ())
+by_code = pytest.mark.skipif(not SEARCHED, reason="only code for x86_64 is looked into")
 PLAIN = {"bash": ("--norc", "--noprofile"), "zsh": ("-f", "-i")}
 
 
@@ -85,7 +87,7 @@ def varied():
     ]
 
 
-@pytest.mark.parametrize("name", ["bash", *STATIC, "zsh"])
+@pytest.mark.parametrize("name", ["bash", *STATIC, "zsh", *ZSH_STATIC])
 def test_typed_lines_of_two_users(watched, release, name, open_folder):
     """From the first line to the last, of a shell that waited and of one that started later."""
     folder = open_folder
@@ -111,7 +113,7 @@ def test_typed_lines_of_two_users(watched, release, name, open_folder):
         assert {line["directory"] for line in own} == {"/tmp"}
 
 
-@pytest.mark.parametrize("name", ["bash", *STATIC, "zsh"])
+@pytest.mark.parametrize("name", ["bash", *STATIC, "zsh", *ZSH_STATIC])
 def test_history_several_lines_and_jobs(watched, release, name, tmp_path):
     with typed_in(name, release, tmp_path) as shell:
         shell.ready()
@@ -145,7 +147,9 @@ def test_history_several_lines_and_jobs(watched, release, name, tmp_path):
         ("fg", 0),
         ("exec ls /", None),
     ]
-    assert {line["typed"] for line in lines if line["typed"] != line["text"]} == {"echo !!"}
+    # what was typed is not told of where the line editor has no name
+    typed = set() if name == "zsh-static" else {"echo !!"}
+    assert {line["typed"] for line in lines if line["typed"] != line["text"]} == typed
     assert lines[-1]["ended"] == "replaced"
 
 
@@ -232,12 +236,13 @@ def test_typed_and_sourced_are_told_apart(watched, release, tmp_path):
     assert {line["place"] for line in lines if line["origin"] == "sourced"} == {"./part.sh"}
 
 
-def test_strings_of_zsh(watched, release, tmp_path):
-    with typed_in("zsh", release, tmp_path) as other:
+@pytest.mark.parametrize("name", ["zsh", *ZSH_STATIC])
+def test_strings_of_zsh(watched, release, name, tmp_path):
+    with typed_in(name, release, tmp_path) as other:
         other.ready()
         run = watched("--non-interactive", probe="zsh")
         text = "echo a >/dev/null\nexit 9"
-        pid, status = carried_out(release, tmp_path, "zsh", "-f", "-c", text)
+        pid, status = carried_out(release, tmp_path, name, "-f", "-c", text)
         [line] = of_files(commands(run, pid))
     assert (line["text"], line["status"], line["ended"], line["origin"]) == (
         *(text, status, "exited"),
@@ -251,13 +256,14 @@ def of_files(lines):
     return [line for line in lines if not line["place"].startswith("/etc/")]
 
 
-def test_scripts_of_zsh(watched, release, tmp_path):
+@pytest.mark.parametrize("name", ["zsh", *ZSH_STATIC])
+def test_scripts_of_zsh(watched, release, name, tmp_path):
     (tmp_path / "part.zsh").write_text("false sourced\n")
     (tmp_path / "job.zsh").write_text(SCRIPT_OF_ZSH)
-    with typed_in("zsh", release, tmp_path) as other:
+    with typed_in(name, release, tmp_path) as other:
         other.ready()
         run = watched("--non-interactive", probe="zsh")
-        pid, status = carried_out(release, tmp_path, "zsh", "-f", "job.zsh")
+        pid, status = carried_out(release, tmp_path, name, "-f", "job.zsh")
         other.run(". ./part.zsh")
         lines = of_files(commands(run, pid, other.pid))
     own = [line for line in lines if line["pid"] == pid]
@@ -289,6 +295,16 @@ def test_code_says_what_names_say(release):
     """Where bash has names, the signs that a stripped build is understood by lead to the same."""
     with ElfFile(release.root / "bin/bash") as elf:
         found = find_bash(elf)
+        named = {name: elf.symbol(name).address for name in found.functions}
+        variables = {name: elf.symbol(name, variable=True).address for name in found.variables}
+    assert (found.reason, found.unattended) == ("", "")
+    assert (found.functions, found.variables) == (named, variables)
+
+
+@by_code
+def test_code_says_what_names_say_of_zsh(release):
+    with ElfFile(release.root / "bin/zsh") as elf:
+        found = find_zsh(elf)
         named = {name: elf.symbol(name).address for name in found.functions}
         variables = {name: elf.symbol(name, variable=True).address for name in found.variables}
     assert (found.reason, found.unattended) == ("", "")
@@ -344,7 +360,6 @@ UNSEEN = {
     "dash": ("dash", ("dash",)),
     "busybox": ("busybox", ("busybox", "sh")),
     "fish": ("fish", ("fish",)),
-    "zsh-static": ("zsh", ("zsh-static", *PLAIN["zsh"])),
 }
 
 

@@ -11,7 +11,8 @@ Invariant: work is bounded, whatever the file is; beyond that ``NotFoundError`` 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from ecapture.binary.elf import ElfFile
@@ -33,6 +34,12 @@ from ecapture.binary.secrets.operations import (
     Store,
 )
 
+SEARCHED: Final = ("x86_64",)
+"""The machines whose code is understood well enough."""
+
+BY_RECORD: Final = "; starts there by frame-table"
+"""Behind the evidence of a function: what proves its start."""
+
 _T = TypeVar("_T")
 _LARGEST: Final = 32 << 20  # bytes of code; bash has two million
 _MOST_CALLS: Final = 1 << 19
@@ -41,6 +48,20 @@ _MOST_STEPS: Final = 1 << 22  # in all, some two seconds; bash takes less than a
 _DECODING: Final = 16  # steps that an instruction takes when it is first looked at
 _SAME_TEXT: Final = 16
 _CALL: Final = re.compile(rb"\xe8", re.DOTALL)
+
+
+class Found(NamedTuple):
+    """Addresses of functions and variables as linked, by name; ``reason`` if there are none.
+
+    ``unattended`` says why what carries out commands is not among them; ``evidence`` why each
+    function is held for what it is.
+    """
+
+    functions: dict[str, int]
+    variables: dict[str, int]
+    reason: str = ""
+    unattended: str = ""
+    evidence: Mapping[str, str] = MappingProxyType({})
 
 
 class DirectCall(NamedTuple):
@@ -69,6 +90,7 @@ class CodeSearch:
         self._bodies: dict[int, dict[int, Instruction]] = {}
         self._left = _MOST_STEPS
         self.places: dict[tuple[int, bytes], set[int]] = {}
+        self.texts: dict[int, bytes] = {}
         self.sites = self._all_calls()
 
     # --- code ---
@@ -94,11 +116,8 @@ class CodeSearch:
                     raise NotFoundError("it has too many calls to be looked through")
         return sites
 
-    def naming(self, texts: Sequence[bytes]) -> dict[bytes, set[int]]:
-        """The functions that name each of some texts; a NUL may be the end of one before it.
-
-        Where in their code they do so is in ``places``.
-        """
+    def addresses(self, texts: Sequence[bytes]) -> dict[int, bytes]:
+        """Where some texts stand; of one that stands in very many places, some of these."""
         found: dict[int, bytes] = {}
         for part in self.image.parts:
             for address, block in self.image.scan(part, max(map(len, texts))):
@@ -107,6 +126,15 @@ class CodeSearch:
                     while at >= 0 and len(found) < _SAME_TEXT * len(texts):
                         found[address + at] = text
                         at = block.find(text, at + 1)
+        return found
+
+    def naming(self, texts: Sequence[bytes]) -> dict[bytes, set[int]]:
+        """The functions that name each of some texts; a NUL may be the end of one before it.
+
+        Where in their code they do so is in ``places``, where the texts stand in ``texts``.
+        """
+        found = self.addresses(texts)
+        self.texts.update(found)
         naming: dict[bytes, set[int]] = {text: set() for text in texts}
         for reference in find_references(self.image, found):
             span = self.functions.range_of(reference.address)

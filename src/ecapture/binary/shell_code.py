@@ -28,11 +28,19 @@ and lib/readline/readline.c of bash 4.4 to 5.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from typing import Final
 
-from ecapture.binary.code_search import CodeSearch, NotFoundError, changes, fixed, only
+from ecapture.binary.code_search import (
+    BY_RECORD,
+    SEARCHED,
+    CodeSearch,
+    Found,
+    NotFoundError,
+    changes,
+    fixed,
+    only,
+)
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.operations import Branch, Call, Jump, Load, Return, Store
 from ecapture.binary.shell_execution import find_execution
@@ -40,11 +48,9 @@ from ecapture.binary.shell_execution import find_execution
 _PROMPTS, _WAITS = b"PROMPT_COMMAND\0", b"TMOUT\0"
 _FAILED, _DEFINES = b"%s: history expansion failed\0", b"shell-expand-line\0"
 _TEXTS: Final = (_PROMPTS, _WAITS, _FAILED, _DEFINES)
-_MACHINES: Final = ("x86_64",)
 _FEW: Final = 8  # places that something is called from which has two callers
 _TAIL: Final = 12  # instructions between the load of a result and the return
 _ST_STDIN, _ST_STRING = 1, 3  # input.h, enum stream_type
-_BY_RECORD: Final = "; starts there by frame-table"
 _EVIDENCE: Final = {
     "parse_command": "comes to PROMPT_COMMAND; called by what asks for TMOUT",
     "reader_loop": "calls what calls parse_command; returns what it sets to 1; takes a command",
@@ -53,27 +59,13 @@ _EVIDENCE: Final = {
 }
 
 
-class Found(NamedTuple):
-    """Addresses of functions and variables as linked, by name; ``reason`` if there are none.
-
-    ``unattended`` says why what carries out commands is not among them; ``evidence`` why each
-    function is held for what it is.
-    """
-
-    functions: dict[str, int]
-    variables: dict[str, int]
-    reason: str = ""
-    unattended: str = ""
-    evidence: Mapping[str, str] = MappingProxyType({})
-
-
 def find_bash(elf: ElfFile) -> Found:
     """Look for bash's functions in code that nothing names.
 
     Raises:
         NotExecutable: the file contradicts itself.
     """
-    if elf.machine not in _MACHINES:
+    if elf.machine not in SEARCHED:
         return Found({}, {}, f"in code for {elf.machine} they are not looked for")
     try:
         search = _Search(elf)
@@ -129,7 +121,7 @@ class _Search(CodeSearch):
                 "where it reads from",
             ),
         }
-        evidence = {name: _EVIDENCE[name] + _BY_RECORD for name in functions}
+        evidence = {name: _EVIDENCE[name] + BY_RECORD for name in functions}
         return Found(functions, variables, evidence=evidence)
 
     # --- functions and variables ---

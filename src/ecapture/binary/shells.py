@@ -3,8 +3,8 @@
 
 bash and zsh export nearly all they have, because builtins and modules that are loaded at run time
 use it. So what can be seen of a shell is which names it has, whatever its version; builds that are
-linked statically have them in the full symbol table, unless they were stripped: of such a bash the
-functions are found by what they do (``shell_code``). Other shells are only recognised, by their
+linked statically have them in the full symbol table, unless they were stripped: then the functions
+are found by what they do (``shell_code``, ``zsh_code``). Other shells are only recognised, by their
 constants, to be told of.
 
 Invariants: a variable is part of the file's data, a function of its code; where a name that a
@@ -18,8 +18,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
+from ecapture.binary.code_search import Found
 from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.binary.shell_code import find_bash
+from ecapture.binary.zsh_code import find_zsh
 from ecapture.errors import NotExecutable
 from ecapture.protocols.zsh_program import TOKENS
 
@@ -54,7 +56,7 @@ NAMES: Final[dict[Kind, Names]] = {
         ("hbegin", "hend"),
         ("zleread", "execstring", "execode"),
         ("lastval", "chline", "hptr"),
-        ("scriptfilename", "SHIN", "ztokens", "zsh_eval_context"),
+        ("scriptfilename", "ztokens", "zsh_eval_context"),
     ),
 }
 """By the kind of the file."""
@@ -79,8 +81,8 @@ VERSIONS: Final = {
 """How each tells its version: the constant prefix, then the whole."""
 
 _RUNS_PROGRAMS: Final = "execode"
-_OF_PROGRAMS: Final = ("zsh_eval_context", "ztokens")
-"""What zsh has if ``execode`` says where a program is from (4.3.11), and what zsh calls tokens."""
+_OF_PROGRAMS: Final = ("zsh_eval_context", "scriptfilename", "ztokens")
+"""What zsh has if ``execode`` says where a program is from (4.3.11); its file; its tokens."""
 
 NAMELESS: Final = "its functions have no names: what it runs cannot be seen"
 NO_PROBE: Final = (
@@ -134,14 +136,15 @@ def nameless(elf: ElfFile, marker: bytes) -> Shell:
             variables = elf.symtab(wanted, variables=True)
             return _shell(elf, kind, "symtab", functions, variables)
     if kind == "bash":
-        return _by_code(elf)
-    return Shell(kind, "content", {}, {}, NAMELESS if names is not None else NO_PROBE)
+        return _by_code(elf, kind, find_bash(elf))
+    if kind == "zsh":
+        return _by_code(elf, kind, find_zsh(elf))
+    return Shell(kind, "content", {}, {}, NO_PROBE)
 
 
-def _by_code(elf: ElfFile) -> Shell:
-    found = find_bash(elf)
+def _by_code(elf: ElfFile, kind: Kind, found: Found) -> Shell:
     if found.reason:
-        return Shell("bash", "content", {}, {}, f"{NAMELESS} ({found.reason})")
+        return Shell(kind, "content", {}, {}, f"{NAMELESS} ({found.reason})")
     offsets = {
         name: elf.file_offset(address, executable=True) for name, address in found.functions.items()
     }
@@ -149,7 +152,7 @@ def _by_code(elf: ElfFile) -> Shell:
     evidence = dict(found.evidence)
     if found.unattended:
         evidence["commands that nobody types"] = f"not seen: {found.unattended}"
-    return Shell("bash", "fingerprint", offsets, addresses, "", evidence)
+    return Shell(kind, "fingerprint", offsets, addresses, "", evidence)
 
 
 def _shell(

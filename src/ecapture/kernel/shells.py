@@ -35,7 +35,6 @@ _MEMBERS = {
     "string": ("command_execution_string",),
     "input": ("bash_input",),
     "file": ("scriptfilename",),
-    "descriptor": ("SHIN",),
 }
 
 

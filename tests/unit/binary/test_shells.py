@@ -96,7 +96,8 @@ def test_by_constants(tmp_path, marker):
     found = look(built(tmp_path, text, "-s"))
     assert (found.kind, found.how, found.visible) == (MARKERS[marker], "content", False)
     no_more = f"{NAMELESS} (nothing in it names 'PROMPT_COMMAND')"
-    reasons = {"bash": no_more, "zsh": NAMELESS}
+    no_loop = f"{NAMELESS} (what runs one command after the other is not to be told from the rest)"
+    reasons = {"bash": no_more, "zsh": no_loop}
     assert found.reason == reasons.get(MARKERS[marker], NO_PROBE)
 
 

@@ -50,7 +50,6 @@ def test_a_row_has_every_address():
         "text",
         "text_end",
         "file",
-        "descriptor",
     }
     assert SHELL_ROW.unpack(shell_row(library())) == (0,) * len(SHELL_ROW_FIELDS)
 
