@@ -208,6 +208,52 @@ def test_what_nobody_types(watched, release, name, tmp_path):
     ]
 
 
+WITH_TRAPS = """\
+trap 'true in_trap; (exit 4)' USR1
+trap 'true at_exit' EXIT
+kill -USR1 $$
+trap 'true "debugged $1"' DEBUG
+[[ a == b ]]
+for i in a; do false $i; done
+trap - DEBUG
+x=$(true sub; echo 1)
+"""
+RAN_WITH_TRAPS = [
+    ("trap 'true in_trap; (exit 4)' USR1", 0),
+    ("trap 'true at_exit' EXIT", 0),
+    ("true in_trap", 0),
+    ("exit 4", 4),
+    ("kill -USR1 $$", 0),
+    ("trap 'true \"debugged $1\"' DEBUG", 0),
+    ('true "debugged $1"', 0),
+    ("[[ a == b ]]", 1),
+    ('true "debugged $1"', 0),
+    ('true "debugged $1"', 0),
+    ("false $i", 1),
+    ("for i in a", 1),
+    ('true "debugged $1"', 0),
+    ("trap - DEBUG", 0),
+    ("true sub", 0),
+    ("echo 1", 0),
+    ("x=$(true sub; echo 1)", 0),
+    ("true at_exit", 0),
+]
+
+
+@pytest.mark.parametrize("name", ["bash", *STATIC])
+def test_traps_show_their_own_commands(watched, release, name, tmp_path):
+    """Not those that they interrupt."""
+    (tmp_path / "traps.sh").write_text(WITH_TRAPS)
+    with typed_in(name, release, tmp_path) as other:
+        other.ready()
+        run = watched("--non-interactive")
+        carried_out(release, tmp_path, name, "traps.sh")
+        lines = [line for line in commands(run) if line["pid"] != other.pid]
+    own = [line for line in lines if line["place"] == "traps.sh" or line["origin"] == "script"]
+    assert [(line["text"], line["status"]) for line in own] == RAN_WITH_TRAPS
+    assert {line["missing"] for line in own} == {""}
+
+
 @by_code
 def test_typed_and_sourced_are_told_apart(watched, release, tmp_path):
     """By a stripped build, too: prompts, sourced files, subshells of what was typed."""

@@ -30,6 +30,7 @@ from ecapture.binary.secrets.operations import (
     Lose,
     Memory,
     Operation,
+    Return,
     Set,
     Store,
 )
@@ -47,6 +48,7 @@ _NODES: Final = 8192  # instructions of one function that are looked at
 _MOST_STEPS: Final = 1 << 22  # in all, some two seconds; bash takes less than a million
 _DECODING: Final = 16  # steps that an instruction takes when it is first looked at
 _SAME_TEXT: Final = 16
+_TAIL: Final = 12  # instructions between the load of a result and the return
 _CALL: Final = re.compile(rb"\xe8", re.DOTALL)
 
 
@@ -207,6 +209,33 @@ class CodeSearch:
             if isinstance(operation, Load) and operation.size == size
             for address in fixed(operation.memory)
         }
+
+    def returned(self, function: int, size: int = 4) -> set[int]:
+        """The variables of so many bytes that are loaded for the caller, and the function returns.
+
+        Nothing is called between, and control goes nowhere else.
+        """
+        result = self.convention.result
+        return {
+            address
+            for start, instruction in self.body(function).items()
+            for operation in instruction.operations
+            if isinstance(operation, Load) and (operation.target, operation.size) == (result, size)
+            if self._comes_to_return(start)
+            for address in fixed(operation.memory)
+        }
+
+    def _comes_to_return(self, start: int) -> bool:
+        address, result = self.image.instruction(start).end, self.convention.result
+        for _ in range(_TAIL):
+            instruction = self.image.instruction(address)
+            for operation in instruction.operations:
+                if isinstance(operation, Return):
+                    return True
+                if isinstance(operation, Call | Jump | Branch) or changes(operation, result):
+                    return False
+            address = instruction.end
+        return False
 
     def stored(self, function: int, size: int = 4, value: int | None = None) -> set[int]:
         """The variables of so many bytes that a function stores to: that constant, if one is given.

@@ -28,7 +28,6 @@ and lib/readline/readline.c of bash 4.4 to 5.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from ecapture.binary.code_search import (
@@ -37,19 +36,17 @@ from ecapture.binary.code_search import (
     CodeSearch,
     Found,
     NotFoundError,
-    changes,
     fixed,
     only,
 )
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.secrets.operations import Branch, Call, Jump, Load, Return, Store
+from ecapture.binary.secrets.operations import Call, Store
 from ecapture.binary.shell_execution import find_execution
 
 _PROMPTS, _WAITS = b"PROMPT_COMMAND\0", b"TMOUT\0"
 _FAILED, _DEFINES = b"%s: history expansion failed\0", b"shell-expand-line\0"
 _TEXTS: Final = (_PROMPTS, _WAITS, _FAILED, _DEFINES)
 _FEW: Final = 8  # places that something is called from which has two callers
-_TAIL: Final = 12  # instructions between the load of a result and the return
 _ST_STDIN, _ST_STRING = 1, 3  # input.h, enum stream_type
 _EVIDENCE: Final = {
     "parse_command": "comes to PROMPT_COMMAND; called by what asks for TMOUT",
@@ -136,7 +133,7 @@ class _Search(CodeSearch):
         }
 
     def _statuses(self, loop: int) -> set[int]:
-        returned = set(self._returned(loop))
+        returned = self.returned(loop)
         kept: set[int] = set()
         first = self.convention.arguments[0]
         for operation in self.operations(loop):
@@ -150,30 +147,6 @@ class _Search(CodeSearch):
                     ):
                         kept |= fixed(operation.memory)
         return returned & kept
-
-    def _returned(self, function: int) -> Iterator[int]:
-        # Variables that are loaded for the caller and not touched before the return.
-        result = self.convention.result
-        for start, instruction in self.body(function).items():
-            for operation in instruction.operations:
-                if (
-                    isinstance(operation, Load)
-                    and (operation.target, operation.size) == (result, 4)
-                    and self._comes_to_return(start)
-                ):
-                    yield from fixed(operation.memory)
-
-    def _comes_to_return(self, start: int) -> bool:
-        address, result = self.image.instruction(start).end, self.convention.result
-        for _ in range(_TAIL):
-            instruction = self.image.instruction(address)
-            for operation in instruction.operations:
-                if isinstance(operation, Return):
-                    return True
-                if isinstance(operation, Call | Jump | Branch) or changes(operation, result):
-                    return False
-            address = instruction.end
-        return False
 
     def _taken(self, function: int) -> set[int]:
         return self.looked_at(function, 8) & self.stored(function, 8, 0)

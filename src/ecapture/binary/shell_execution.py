@@ -9,9 +9,10 @@ Two signs for each, which do not depend on one another:
 - ``run_debug_trap`` is called by it, and names "debug trap" or leads to a part of its own that
   does; what it then calls with a number is called with the next number by what names "error trap"
   (DEBUG_TRAP and ERROR_TRAP, trap.h);
-- ``the_printed_command_except_trap`` is all that a function looks at whose address is taken where
-  BASH_COMMAND is named (``get_bash_command``, variables.c), and what several functions store to
-  last before they call ``run_debug_trap``;
+- ``the_printed_command`` is what several functions copy to the variable that they store to last
+  before they call ``run_debug_trap``, and that is all that a function looks at whose address is
+  taken where BASH_COMMAND is named (``get_bash_command``, variables.c); and something that is
+  called by ``execute_command_internal`` returns it (``make_command_string``, print_cmd.c);
 - ``sourcelevel`` is counted up and down and saved for the case of a jump by what reads files
   (evalfile.c), and of all that are, the one that ``execute_command_internal`` compares with 0;
 - ``command_execution_string`` is handed on by what names BASH_EXECUTION_STRING (variables.c), and
@@ -25,6 +26,7 @@ Invariant: all are found, or none is returned. Sources: bash 5.1 to 5.3, the fil
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -37,6 +39,7 @@ _READS_FILES: Final = (b"_evalfile\0", b"evalfile_internal\0")  # until 5.2, sin
 _NO_PIPE: Final = 0xFFFFFFFF  # -1, as the low half of a register
 _NEAR_NAME: Final = 96  # bytes of code between two arguments of one call
 _NEAR_STORE: Final = 8  # instructions between two assignments of one statement
+_COPY: Final = 24  # instructions that copy a string
 _AGREEING: Final = 2  # functions that do the same
 
 
@@ -79,9 +82,11 @@ class _Search:
         reader = only(
             {reader for text in _READS_FILES for reader in naming[text]}, "what reads files"
         )
+        kept = only(self._printed(trap) & self._told_as_command(), "the command that is told")
         variables = {
-            "the_printed_command_except_trap": only(
-                self._printed(trap) & self._told_as_command(), "the command as it is printed"
+            "the_printed_command": only(
+                self._copied(trap, kept) & self._returned_to(executor),
+                "the command as it is printed",
             ),
             "sourcelevel": only(
                 self._levels(reader) & self._code.compared(executor, 0), "the level of files"
@@ -163,6 +168,27 @@ class _Search:
                 elif isinstance(operation, Call) and operation.target == trap:
                     storing.setdefault(last, set()).add(function)
         return {variable for variable, where in storing.items() if len(where) >= _AGREEING}
+
+    def _copied(self, trap: int, kept: int) -> set[int]:
+        # What is loaded before each store to the variable that precedes a call.
+        found: set[int] | None = None
+        for function in self._code.callers(trap):
+            near: deque[set[int]] = deque(maxlen=_COPY)
+            for instruction in self._code.body(function).values():
+                loaded: set[int] = set()
+                for operation in instruction.operations:
+                    if isinstance(operation, Load) and operation.size == 8:
+                        loaded |= fixed(operation.memory)
+                    elif isinstance(operation, Store) and kept in fixed(operation.memory):
+                        before = {variable for some in near for variable in some} - {kept}
+                        if before:  # else it is emptied
+                            found = before if found is None else found & before
+                near.append(loaded)
+        return found or set()
+
+    def _returned_to(self, function: int) -> set[int]:
+        called = {call.target for call in self._code.calls(function)}
+        return {variable for f in called for variable in self._code.returned(f, 8)}
 
     def _told_as_command(self) -> set[int]:
         found: set[int] = set()

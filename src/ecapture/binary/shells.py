@@ -49,7 +49,7 @@ NAMES: Final[dict[Kind, Names]] = {
             "bash_input",
             "command_execution_string",
             "sourcelevel",
-            "the_printed_command_except_trap",
+            "the_printed_command",
         ),
     ),
     "zsh": Names(

@@ -29,7 +29,7 @@ _MEMBERS = {
     "parsed": ("global_command",),
     "text": ("chline",),
     "text_end": ("hptr",),
-    "printed": ("the_printed_command_except_trap",),
+    "printed": ("the_printed_command",),
     "interactive": ("interactive_shell", "interactive"),
     "sourced": ("sourcelevel",),
     "string": ("command_execution_string",),

@@ -6,8 +6,9 @@ its lines, and ``pre_process_line`` what they are with their history expanded. A
 its prompt when the capture begins is within the first two already, and is seen by the third. The
 row of the file says where ``last_command_exit_value`` is ($?).
 
-What is not typed is seen where it is executed: a simple command is printed for BASH_COMMAND before
-the debug trap has its turn, and ``execute_command_internal`` returns its status.
+What is not typed is seen where it is executed: a simple command is printed, as BASH_COMMAND shows
+it, before the debug trap has its turn, and ``execute_command_internal`` returns its status. It is
+``the_printed_command`` that is read: what BASH_COMMAND has stays as it was while a trap runs.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ TYPED = ("parse_command", "reader_loop", "pre_process_line", "readline")
 FUNCTIONS = (*TYPED, "execute_command_internal", "run_debug_trap")
 VARIABLES = (
     *("last_command_exit_value", "global_command", "interactive", "bash_input"),
-    *("the_printed_command_except_trap", "sourcelevel", "command_execution_string"),
+    *("the_printed_command", "sourcelevel", "command_execution_string"),
     "interactive_shell",
 )
 

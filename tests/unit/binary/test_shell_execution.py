@@ -38,7 +38,7 @@ def test_each_has_its_evidence():
     [
         (b"\0execute_command\0", "what runs a command"),
         (b"\0error trap\0", "what runs the debug trap"),
-        (b"BASH_COMMAND\0", "the command as it is printed"),
+        (b"BASH_COMMAND\0", "the command that is told"),
         (b"BASH_EXECUTION_STRING\0", "what names the argument of -c"),
         (b"_evalfile\0", "what reads files"),
     ],
