@@ -42,6 +42,11 @@ PROBE = ProbeSpec(
         write("SSL_write_early_data", length=3, pointed=True),
         # ossl_ssize_t SSL_sendfile(SSL *s, int fd, off_t offset, size_t size, int flags), since 3.0
         send_file("SSL_sendfile"),
+        # ssl_open_record_t tls_open_app_data(SSL *ssl, Span<uint8_t> *out, ...), of BoringSSL since
+        # 2017; int tls_write_app_data(SSL *ssl, bool *out_needs_handshake,
+        # size_t *out_bytes_written, Span<const uint8_t> in), since 2022
+        opened("tls_open_app_data", span=1),
+        write("tls_write_app_data", buffer=3, length=2, pointed=True),
         # int SSL_set_fd(SSL *ssl, int fd)
         descriptor("SSL_set_fd"),
         descriptor("SSL_set_rfd"),
@@ -49,11 +54,7 @@ PROBE = ProbeSpec(
         # void SSL_free(SSL *ssl), int SSL_clear(SSL *ssl)
         end("SSL_free"),
         end("SSL_clear", keeps_handle=True),
-        # ssl_open_record_t tls_open_app_data(SSL *ssl, Span<uint8_t> *out, ...), of BoringSSL since
-        # 2017; int tls_write_app_data(SSL *ssl, bool *out_needs_handshake,
-        # size_t *out_bytes_written, Span<const uint8_t> in), since 2022; void tls_free(SSL *ssl)
-        opened("tls_open_app_data", span=1),
-        write("tls_write_app_data", buffer=3, length=2, pointed=True),
+        # void tls_free(SSL *ssl), beside those two of BoringSSL
         end("tls_free"),
         # SSL *SSL_new(SSL_CTX *ctx), hooked in files where SSL_free was not found
         begin("SSL_new"),

@@ -131,8 +131,10 @@ class _Search:
         tables: dict[int, int] = {}
         for place in self._boundaries.pointers_to(self._lengths)[: 4 * _MAX_TABLES]:
             table = place - _METHODS - _WORD
-            if self._is_table(table) and len(tables) < _MAX_TABLES:
-                tables[table] = self._lengths[self._boundaries.word(place)]
+            # two entries of a damaged file may make the same pointer
+            length = self._lengths.get(self._boundaries.word(place))
+            if length is not None and self._is_table(table) and len(tables) < _MAX_TABLES:
+                tables[table] = length
         return tables
 
     def _is_table(self, table: int) -> bool:
