@@ -16,9 +16,9 @@ import os
 from pathlib import Path
 
 import pytest
+from guest_tests import assert_passed, ran
 from kernels import SUPPORTED, Kernel
 from store import CHECKOUT, HOST_ARCH
-from suites import assert_passed, ran
 
 _SPEC = importlib.util.spec_from_file_location(
     "vm_toolchains", Path(__file__).parent.parent / "capture" / "toolchains.py"

@@ -8,9 +8,9 @@ cannot run guests skips, naming what it lacks; ECAPTURE_VM_REQUIRED=1 makes that
 import os
 
 import pytest
+from guest_tests import assert_passed, ran
 from kernels import SUPPORTED, Kernel
 from store import HOST_ARCH
-from suites import assert_passed, ran
 
 SUITES = ("tests/kernel", "tests/vm/inside")
 
