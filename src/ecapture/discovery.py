@@ -311,9 +311,11 @@ class Discovery:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise TargetNotFound(looked_for=name, looked_in="the file system") from error
-        if not wait and not self._quick(os.fstat(fd), library):
-            self._slow.put(_Slow(fd, name, library, keys, older))
-            return
+        if not self._quick(os.fstat(fd), library):
+            if not wait:
+                self._slow.put(_Slow(fd, name, library, keys, older))
+                return
+            _log.info("%s is new and large: looking into its code, once, before the start", name)
         try:
             self._attach_read(f"/proc/self/fd/{fd}", name, library, keys, older=older)
         finally:

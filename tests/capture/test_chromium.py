@@ -104,6 +104,23 @@ def test_chromium(serve, namespace, tmp_path, server, first):
     assert any(event.payload.startswith(first) for event in run.shown(direction="write"))
 
 
+def test_the_first_run_of_a_browser_that_nobody_has_seen(serve, namespace, tmp_path, monkeypatch):
+    """Its script leads to the program, which is looked into before it starts."""
+    monkeypatch.setattr("harness.DEADLINE", DEADLINE)  # until it is ready: some seconds' work
+    keys, inside = tmp_path / "ours.log", ("ip", "netns", "exec", namespace)
+    command = ["chromium", "--no-sandbox", *OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"]
+    env = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    with serve("exact_http2_server.py") as serving:
+        port = serving.stdout.readline().strip()
+        command.append(f"https://localhost:{port}/page")
+        how = {"prefix": inside, "env": env, "stdout": subprocess.DEVNULL}
+        with Captured(tmp_path, "-k", keys, command=command, **how) as run:
+            run.process.wait(DEADLINE)
+            run.finish(number=None)
+        check(run, port, tmp_path)
+        assert f"{CHROMIUM} is new and large: looking into its code" in run.stderr
+
+
 def service_of(profile):
     """What the kernel says of the network service that uses a profile; empty without one."""
     for folder in Path("/proc").glob("[0-9]*"):

@@ -8,12 +8,13 @@ capture begins before they do. The second run finds what the first one learned.
 from __future__ import annotations
 
 import shutil
+import sys
 
 import pytest
 import servers
 from harness import CAPTURES, DEADLINE, joined
-from keyed import packages
-from witnessed import witness_server
+from keyed import packages, unpacked
+from witnessed import assert_exact, witness_server
 
 from ecapture.binary import loader
 from ecapture.binary.elf import ElfFile
@@ -22,6 +23,19 @@ pytestmark = [CAPTURES, pytest.mark.needs("program:openssl")]
 _NODE = """
 process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
 require("https").get("%s", {agent: false}, answer => answer.resume());
+"""
+_PRIMP = """
+import sys
+import primp
+primp.Client(verify=False).get(sys.argv[1]).text
+"""
+_OBSTORE = """
+import sys
+def fetch():
+    from obstore.store import HTTPStore
+    options = {"allow_invalid_certificates": True}
+    return HTTPStore.from_url(sys.argv[1], client_options=options).get("one/3").bytes()
+fetch()
 """
 _BUN = "await (await fetch('%s', {tls: {rejectUnauthorized: false}, keepalive: false})).text()"
 
@@ -65,6 +79,21 @@ def test_every_byte_of_the_first_run_and_of_the_second(key, capture, certificate
             heard, said = talks[port]
             assert joined(run.shown(direction="write")) == heard
             assert joined(run.shown(direction="read")) == said
+
+
+@pytest.mark.parametrize(
+    "key, text", [("rustls-primp", _PRIMP), ("rustls-obstore", _OBSTORE)], ids=["primp", "obstore"]
+)
+def test_a_module_that_a_script_imports(key, text, capture, certificate, tmp_path):
+    """Its thirty megabytes take longer to look into than the script lives."""
+    (tmp_path / "main.py").write_text(text)
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": unpacked(key, tmp_path)}
+    with witness_server(certificate, tmp_path, "1.3") as server:
+        words = [sys.executable, tmp_path / "main.py", server.url]
+        with capture(probe="rustls", command=words, env=env) as run:
+            run.process.wait(DEADLINE)
+            run.finish(number=None, status=0)
+        assert_exact(run, server.talks(1))
 
 
 @pytest.mark.needs("program:curl", "program:chroot")

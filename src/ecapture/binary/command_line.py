@@ -3,9 +3,10 @@
 
 What is looked into ahead of the start is probed at the start, however short a program lives. Every
 word is taken for a program, because ``env``, ``sh -c`` and their like run what later words name;
-what is no program is passed over. A word that is a directory with programs of its own may become
-the root of what follows (``chroot``, ``unshare --root``, a container's runtime): such a tree is
-looked into by a process of its own that has it for its root, since links in it lead nowhere else.
+what is no program is passed over. Scripts are read for what they run or import (``scripts``). A
+word that is a directory with programs of its own may become the root of what follows (``chroot``,
+``unshare --root``, a container's runtime): such a tree is looked into by a process of its own that
+has it for its root, since links in it lead nowhere else.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ecapture.binary import loader
+from ecapture.binary import loader, scripts
 from ecapture.errors import ECaptureError
 
 _LOOKED_AT_WORDS: Final = 256
@@ -34,8 +35,8 @@ _log = logging.getLogger(__name__)
 def files_of_command(command: Sequence[str]) -> tuple[str, ...]:
     """The programs that a command line names (for scripts, their interpreters) and what they load.
 
-    ``LD_LIBRARY_PATH`` and ``PATH`` hold as ``env`` sets them. Files in the root of another are
-    named as they are seen from here.
+    ``LD_LIBRARY_PATH``, ``PATH`` and ``PYTHONPATH`` hold as ``env`` sets them. Files in the root of
+    another are named as they are seen from here.
     """
     words = list(command)
     for word in command[1:]:
@@ -45,7 +46,7 @@ def files_of_command(command: Sequence[str]) -> tuple[str, ...]:
     variables = dict(os.environ)
     for word in words:
         name, assigned, value = word.partition("=")
-        if assigned and name in ("LD_LIBRARY_PATH", "PATH"):
+        if assigned and name in ("LD_LIBRARY_PATH", "PATH", "PYTHONPATH"):
             variables[name] = value
     found = dict.fromkeys(_files_of(words, variables))
     for root in _roots(words):
@@ -56,13 +57,25 @@ def files_of_command(command: Sequence[str]) -> tuple[str, ...]:
 def _files_of(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
     folders = [folder for folder in variables.get("LD_LIBRARY_PATH", "").split(":") if folder]
     found: dict[str, None] = {}
+    pythons: list[str] = []
+    sources: list[str] = []
     for word in dict.fromkeys(words):
         try:
             place = loader.find_program(word, variables.get("PATH"))
-            if os.access(place, os.X_OK) and not Path(place).is_dir():
-                found |= dict.fromkeys(loader.closure(place, folders))
+            if not os.access(place, os.X_OK) or Path(place).is_dir():
+                continue
+            found |= dict.fromkeys(loader.closure(place, folders))
+            for program in scripts.programs_of_shell_script(place):
+                found |= dict.fromkeys(loader.closure(program, folders))
+            interpreter = scripts.interpreter_of(place) or place
+            if scripts.is_python(interpreter):
+                pythons.append(interpreter)
+                sources.append(place)
         except (ECaptureError, OSError, ValueError) as error:
             _log.debug("cannot look into %s ahead of the start: %s", word, error)
+    if pythons:
+        modules = scripts.modules_of_python([*words, *sources], pythons, variables)
+        found |= dict.fromkeys(modules)
     return list(found)
 
 
