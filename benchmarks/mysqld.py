@@ -8,12 +8,18 @@ of the kernel's trap), and the tool, which writes JSON lines to a file. ``mariad
 ``select 1`` as fast as the server answers, which is the least work a statement can be, hence the
 dearest for a tracer. Every statement is looked for in the output: shown and lost must make up what
 was sent. Ratios are made within a round, and only they travel between machines.
+
+Throughput is at the mercy of whatever else the machine does. The last lines are less so: processor
+time for a statement of server and client, and of ecapture itself; and what server and client take
+under the empty program over what all three take, which is what the ratio of throughputs is where
+processors are all that limits it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -22,7 +28,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from watch import BenchmarkError, Watcher
+from watch import BenchmarkError, Watcher, cpu_seconds
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "capture"))
@@ -84,15 +90,20 @@ def _measure(
     home: Path,
 ) -> None:
     rates: dict[str, list[float]] = {name: [] for name in conditions}
+    costs: dict[str, list[float]] = {name: [] for name in conditions}
+    own: list[float] = []
     shown = lost = 0
     for _ in range(asked.rounds):
         for name, commands in conditions.items():
             output = home / "shown.jsonl"
             output.unlink(missing_ok=True)
             words = [[*c, "-w", str(output)] if name == "ecapture" else c for c in commands]
-            rate, summary = _run(asked, server, words)
+            rate, cost, watchers = _run(asked, server, words)
             rates[name].append(rate)
+            costs[name].append(cost)
             if name == "ecapture":
+                summary = watchers[0].summary
+                own.append(watchers[0].work_s * 1e6 / asked.statements)
                 shown += _count(output)
                 lost += summary["lost"]
     sent = asked.rounds * asked.statements
@@ -102,15 +113,24 @@ def _measure(
         to_empty = statistics.median(a / b for a, b in zip(found, rates["empty"], strict=True))
         print(f"{name:12} {statistics.median(found):12.0f} {to_none:9.2f} {to_empty:9.2f}")
     print(f"sent={sent} shown={shown} records lost={lost}")
+    taken = ", ".join(f"{statistics.median(us):.1f} {name}" for name, us in costs.items())
+    print(f"server and client, us for each: {taken}; ecapture itself {statistics.median(own):.1f}")
+    shares = [
+        empty / (work + tool)
+        for empty, work, tool in zip(costs["empty"], costs["ecapture"], own, strict=True)
+    ]
+    print(f"empty over ecapture, its own time included: {statistics.median(shares):.2f}", end="")
+    print(f" ({min(shares):.2f} to {max(shares):.2f})")
 
 
 def _run(
     asked: argparse.Namespace, server: mysql_servers.Server, commands: Sequence[list[str]]
-) -> tuple[float, dict[str, int]]:
-    """Statements a second under these watchers, and what the last of them said at its end."""
+) -> tuple[float, float, list[Watcher]]:
+    """Statements a second under these watchers, processor time for each in us, and the watchers."""
     watchers = [Watcher(command) for command in commands]
     for watcher in watchers:
         watcher.start()
+    cpu_s = cpu_seconds(server.pid) + _clients_s()
     began = time.monotonic()
     subprocess.run(
         [
@@ -126,9 +146,17 @@ def _run(
         capture_output=True,
     )
     elapsed = time.monotonic() - began
+    cpu_s = cpu_seconds(server.pid) + _clients_s() - cpu_s
     for watcher in watchers:
+        watcher.settle()
         watcher.stop()
-    return asked.statements / elapsed, watchers[-1].summary if watchers else {}
+    return asked.statements / elapsed, cpu_s * 1e6 / asked.statements, watchers
+
+
+def _clients_s() -> float:
+    """Processor time in seconds of all programs that ended here."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _count(output: Path) -> int:

@@ -137,11 +137,12 @@ def once(
     work_s = spent(postmaster) - server_s + clients_s() - client_s
     found["work_us"] = work_s * 1e6 / found["count"]
     if watching:
+        watching.settle()
         watching.stop()
     if watching and condition == TOOL:
         found["lost"] = float(watching.summary["lost"])
         found["shown"] = float(shown(folder / "output"))
-        found["cpu_us"] = watching.cpu_s * 1e6 / found["count"]
+        found["cpu_us"] = watching.work_s * 1e6 / found["count"]
         found["peak_mb"] = watching.peak_mb
         (folder / "output").unlink()
         if found["shown"] < found["count"] and not found["lost"]:

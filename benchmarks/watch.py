@@ -44,7 +44,8 @@ class Watcher:
     """A tracer: started until its ``ready:`` line, stopped by SIGINT, measured on the way.
 
     After ``stop``: ``summary`` has the numbers of the summary line, ``cpu_s`` the CPU time after
-    ``ready:``, ``stop_ms`` the time from SIGINT to the end, ``rss_mb`` and ``peak_mb`` the memory.
+    ``ready:``, ``work_s`` that until ``settle``, ``stop_ms`` the time from SIGINT to the end,
+    ``rss_mb`` and ``peak_mb`` the memory.
     """
 
     def __init__(self, command: list[str]) -> None:
@@ -52,6 +53,7 @@ class Watcher:
         self.lines: list[str] = []
         self.summary: dict[str, int] = {}
         self.ready_ms = self.stop_ms = self.cpu_s = self.rss_mb = self.peak_mb = 0.0
+        self.work_s = 0.0
         self.started_ns = 0
 
     def start(self, *, await_ready: bool = True) -> None:
@@ -92,6 +94,20 @@ class Watcher:
             raise BenchmarkError(f"{self._command[0]} did not get ready: {self.lines[-5:]}")
         self.rss_mb = memory_mb(self.pid, "VmRSS")
         self._cpu_at_ready = cpu_seconds(self.pid)
+
+    def settle(self) -> None:
+        """Wait until it has nothing to do. ``work_s`` is then the CPU time since ``ready:``.
+
+        Unlike ``cpu_s`` that has nothing of its end, which costs the same after any load.
+        """
+        deadline = time.monotonic() + DEADLINE_S
+        before = -1.0
+        while (now := cpu_seconds(self.pid)) - before > _TICK:
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"{self._command[0]} does not come to rest")
+            before = now
+            time.sleep(0.1)
+        self.work_s = now - self._cpu_at_ready
 
     def stop(self) -> None:
         """Interrupt it and wait. Raises ``BenchmarkError`` if it does not exit with 0."""

@@ -122,16 +122,15 @@ static __always_inline int enter(struct pt_regs *regs, __u32 row_number)
 	command.frame = frame_at_entry(regs);
 	left = bpf_map_lookup_elem(&suspended, &key);
 	if (left) {
-		struct running resumed = *left;
-
-		bpf_map_delete_elem(&suspended, &key);
 		/* a session has one command at a time, so it is the same, unless its end was missed */
-		if (resumed.command == (__u8)number) {
-			resumed.frame = command.frame;
-			if (bpf_map_update_elem(&commands, &thread, &resumed, BPF_ANY))
-				count_loss(table_full_records);
+		int same = left->command == (__u8)number;
+
+		left->frame = command.frame;
+		if (same && bpf_map_update_elem(&commands, &thread, left, BPF_ANY))
+			count_loss(table_full_records);
+		bpf_map_delete_elem(&suspended, &key);
+		if (same)
 			return 0;
-		}
 	}
 	command.command = number;
 	if (is_housekeeping(command.command))
@@ -164,16 +163,17 @@ static __always_inline int enter(struct pt_regs *regs, __u32 row_number)
 			role = EC_TEXT_PACKET;
 		}
 	}
+	learn_connection(&command);
+	command.sent.buffer = text;
+	command.sent.length = text ? length : 0;
+	command.sent.role = role;
 	if (bpf_map_update_elem(&commands, &thread, &command, BPF_ANY)) {
 		count_loss(table_full_records);
 		return 0;
 	}
 	/* of a change of user, who it is then is known at its end */
-	if (command.command == COM_CHANGE_USER)
-		return 0;
-	tell_begin(wanted, &command, role == EC_TEXT_STATEMENT ? length : 0);
-	if (text && length)
-		tell_text(wanted, &command, role, text, length);
+	if (command.command != COM_CHANGE_USER)
+		tell_entered(0);
 	return 0;
 }
 
@@ -185,23 +185,22 @@ int dispatch_leave(struct pt_regs *regs)
 	struct ec_settings *wanted = get_settings();
 	struct session_key key = { .pid = thread >> 32 };
 	__u32 result = (__u8)returned(regs); /* a bool, or an enum of small numbers */
-	struct running command;
 
 	if (!found || found->frame != frame_at_return(regs) || !wanted)
 		return 0;
-	command = *found;
-	bpf_map_delete_elem(&commands, &thread);
-	if (result == WOULD_BLOCK && !(command.flags & EC_COMMAND_ANSWERED)) {
-		key.session = command.session;
-		if (bpf_map_update_elem(&suspended, &key, &command, BPF_ANY))
+	if (result == WOULD_BLOCK && !(found->flags & EC_COMMAND_ANSWERED)) {
+		key.session = found->session;
+		if (bpf_map_update_elem(&suspended, &key, found, BPF_ANY))
 			count_loss(table_full_records);
+		bpf_map_delete_elem(&commands, &thread);
 		return 0;
 	}
 	if (result == 1)
-		command.flags |= EC_COMMAND_CLOSES;
-	if (command.command == COM_CHANGE_USER)
-		tell_begin(wanted, &command, 0);
-	tell_end(wanted, &command);
+		found->flags |= EC_COMMAND_CLOSES;
+	if (found->command == COM_CHANGE_USER)
+		tell_entered(0);
+	tell_end(wanted, found);
+	bpf_map_delete_elem(&commands, &thread);
 	return 0;
 }
 
@@ -393,7 +392,9 @@ int login_leave(struct pt_regs *regs)
 		return 0;
 	command = *found;
 	bpf_map_delete_elem(&commands, &thread);
-	tell_begin(wanted, &command, 0);
+	learn_connection(&command);
+	command.sent.length = 0; /* as it is: but the verifier has to know */
+	tell_begin(wanted, &command);
 	/* bool or int: not 0 is refused */
 	if ((__u8)returned(regs)) {
 		command.flags |= EC_COMMAND_CLOSES | EC_COMMAND_REFUSED;
@@ -420,7 +421,8 @@ static __always_inline int session_end(struct pt_regs *regs, __u32 row_number)
 	command.command = EC_COMMAND_DISCONNECT;
 	command.started_ns = bpf_ktime_get_boot_ns();
 	bpf_map_delete_elem(&suspended, &key);
-	tell_begin(wanted, &command, 0);
+	learn_connection(&command);
+	tell_begin(wanted, &command);
 	tell_end(wanted, &command);
 	return 0;
 }

@@ -12,7 +12,7 @@
 #include <linux/types.h>
 
 enum ec_constants {
-	EC_WIRE_VERSION = 2,
+	EC_WIRE_VERSION = 3,
 	EC_COMM_LENGTH = 16,	   /* TASK_COMM_LEN */
 	EC_ADDRESS_LENGTH = 16,	   /* an IPv6 address; IPv4 uses the first four bytes */
 	EC_PIECE_MAXIMUM = 16384,  /* payload of one record: the plaintext of a whole TLS record (RFC 8446, 5.1) */
@@ -453,22 +453,25 @@ struct ec_schedule {
 };
 
 /*
- * A command of a client's and whose it is. (pid, tid, started_ns) names it in all that follows. Texts end with a NUL
- * and are empty where they are not known. 600 bytes.
+ * A command of a client's and whose it is. (pid, tid, time) names it in all that follows. Behind it, without anything
+ * between: user, host, database, each empty where it is not known; and what the client sent with it, if that is short:
+ * else it follows in records of its own. 96 bytes.
  */
 struct ec_command {
-	struct ec_header header;
-	__u64 session; /* the server's object */
-	__u64 started_ns;
+	struct ec_header header; /* its time is that of the beginning */
+	__u64 session;	   /* the server's object */
 	__u64 connection;  /* the server's number of the session */
-	__u64 text_length; /* of what EC_TEXT_STATEMENT records bring, before any limit */
+	__u64 text_length; /* of the statement, before any limit */
 	__u32 statement;   /* id of a prepared statement */
 	__u16 flags;	   /* enum ec_command_flag */
 	__u8 command;	   /* enum_server_command, or one of the pseudo commands below */
 	__u8 known;	   /* of the row: bit 0 user, 1 host or address, 2 database, 3 connection */
-	__u8 user[EC_SERVER_NAME];
-	__u8 host[EC_SERVER_NAME];
-	__u8 database[EC_SERVER_DATABASE];
+	__u16 user_length;
+	__u16 host_length;
+	__u16 database_length;
+	__u16 sent_length; /* of what the client sent, all of it; 0: nothing, or it follows */
+	__u8 role;	   /* enum ec_text_role: what the client sent */
+	__u8 _padding[7];
 };
 
 /* Commands that no packet has. */

@@ -15,6 +15,13 @@
 #include "target.bpf.h"
 #include "chain.bpf.h"
 
+/* What a client sent with a command. */
+struct sent {
+	__u64 buffer;
+	__u64 length;
+	__u64 role;	/* enum ec_text_role */
+};
+
 /* A command that has begun. */
 struct running {
 	__u64 session;
@@ -23,6 +30,7 @@ struct running {
 	__u64 affected;
 	__u64 last_id;
 	__u64 rows;
+	__u64 connection;
 	__u32 statement;
 	__u32 error;
 	__u32 results;
@@ -31,6 +39,7 @@ struct running {
 	__u8 command;
 	__u8 row;
 	__u32 _padding;
+	struct sent sent; /* only where it begins */
 };
 
 /* The command that a thread is in. */
@@ -66,97 +75,166 @@ static __always_inline __u64 number_at(__u64 session, const struct ec_walk *wher
 	return number;
 }
 
-/* Reads a text of a session's object into an array of SIZE bytes, a power of two, that was cleared. */
-#define READ_NAME(to, SIZE, session, where, cut, unread, flags)                                        \
-	do {                                                                                           \
-		__u64 place_ = walk((session), &(where)->chain), words_[2] = {};                       \
-		long got_;                                                                             \
-		if (!place_)                                                                           \
-			break;                                                                         \
-		if (bpf_probe_read_user(words_, (where)->size ? 16 : 8, (void *)place_)) {             \
-			*(flags) |= (unread);                                                          \
-			break;                                                                         \
-		}                                                                                      \
-		if (!words_[0])                                                                        \
-			break;                                                                         \
-		if ((where)->size) {                                                                   \
-			__u64 length_ = words_[1];                                                     \
-			if (length_ >= (SIZE)) {                                                       \
-				length_ = (SIZE)-1;                                                    \
-				*(flags) |= (cut);                                                     \
-			}                                                                              \
-			asm volatile("" : "+r"(length_));                                              \
-			length_ &= (SIZE)-1;                                                           \
-			if (bpf_probe_read_user((to), length_, (void *)words_[0])) {                   \
-				*(flags) |= (unread);                                                  \
-				(to)[0] = 0;                                                           \
-			}                                                                              \
-			break;                                                                         \
-		}                                                                                      \
-		got_ = bpf_probe_read_user_str((to), (SIZE), (void *)words_[0]);                       \
-		if (got_ < 0) {                                                                        \
-			*(flags) |= (unread);                                                          \
-			(to)[0] = 0;                                                                   \
-		} else if (got_ == (SIZE)) {                                                           \
-			*(flags) |= (cut);                                                             \
-		}                                                                                      \
+/* The pointer that the last walk of two steps went by: those to a user and to where he comes from begin alike. */
+struct near {
+	__u64 base;
+	__u32 offset;
+};
+
+static __always_inline __u64 walk_near(__u64 session, const struct ec_chain *chain, struct near *near)
+{
+	if (chain->count != 2)
+		return walk(session, chain);
+	if (!near->base || near->offset != chain->first) {
+		near->offset = chain->first;
+		if (bpf_probe_read_user(&near->base, sizeof(near->base), (void *)(session + chain->first)))
+			near->base = 0;
+	}
+	return near->base ? near->base + chain->second : 0;
+}
+
+/* A number in a record, which the verifier then knows nothing of: whatever was read or not, what follows is the same
+ * to it, and is walked once instead of once for each way that leads there. */
+#define KEPT(member) (*(volatile __typeof__(member) *)&(member))
+
+/*
+ * Reads a text of a session's object to a place in its record that has room for SIZE bytes, a power of two. "length" is
+ * a number in the record: that of the text without a NUL, below SIZE.
+ */
+#define READ_NAME(record, to, SIZE, session, where, near, cut, unread, length)                     \
+	do {                                                                                       \
+		__u64 place_ = walk_near((session), &(where)->chain, (near)), words_[2] = {};      \
+		long got_;                                                                         \
+		if (!place_)                                                                       \
+			break;                                                                     \
+		if (bpf_probe_read_user(words_, (where)->size ? 16 : 8, (void *)place_)) {         \
+			KEPT((record)->flags) |= (unread);                                         \
+			break;                                                                     \
+		}                                                                                  \
+		if (!words_[0])                                                                    \
+			break;                                                                     \
+		if ((where)->size) {                                                               \
+			__u64 length_ = words_[1];                                                 \
+			if (length_ >= (SIZE)) {                                                   \
+				length_ = (SIZE)-1;                                                \
+				KEPT((record)->flags) |= (cut);                                    \
+			}                                                                          \
+			asm volatile("" : "+r"(length_));                                          \
+			length_ &= (SIZE)-1;                                                       \
+			if (bpf_probe_read_user((to), length_, (void *)words_[0]))                 \
+				KEPT((record)->flags) |= (unread);                                 \
+			else                                                                       \
+				KEPT((record)->length) = length_;                                  \
+			break;                                                                     \
+		}                                                                                  \
+		got_ = bpf_probe_read_user_str((to), (SIZE), (void *)words_[0]);                   \
+		if (got_ < 0) {                                                                    \
+			KEPT((record)->flags) |= (unread);                                         \
+		} else {                                                                           \
+			if (got_ == (SIZE))                                                        \
+				KEPT((record)->flags) |= (cut);                                    \
+			KEPT((record)->length) = got_ > 0 ? got_ - 1 : 0;                          \
+		}                                                                                  \
 	} while (0)
 
-static __always_inline void clear(__u8 *to, __u32 length)
+/* How much of a text the limit lets through. */
+static __always_inline __u64 kept_of(const struct ec_settings *wanted, __u64 length)
 {
-	__u32 i;
+	__u64 limit = wanted->payload_limit;
 
-	for (i = 0; i < length; i += 8)
-		*(volatile __u64 *)(to + i) = 0;
+	/* all ones: no limit was asked for */
+	if (limit == ~0ULL)
+		limit = EC_STATEMENT_LIMIT;
+	if (limit > EC_STATEMENT_PIECES * EC_PIECE_MAXIMUM)
+		limit = EC_STATEMENT_PIECES * EC_PIECE_MAXIMUM;
+	return length < limit ? length : limit;
 }
 
-/* Says that a command begins, and whose it is. */
-static __always_inline void tell_begin(struct ec_settings *wanted, struct running *command, __u64 text_length)
-{
-	struct ec_command *record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
-	__u32 row_number = command->row;
-	struct ec_server_row *row = bpf_map_lookup_elem(&server_rows, &row_number);
-	__u16 flags = command->flags;
-	int known = 0;
+enum telling { DOES_NOT_FIT, TOLD, TOLD_BUT_TEXT };
 
-	if (!record) {
-		count_loss(ring_full_records);
-		return;
+#define ANY_CUT (EC_COMMAND_USER_CUT | EC_COMMAND_HOST_CUT | EC_COMMAND_DATABASE_CUT)
+
+/*
+ * Sends the record of a beginning, with room for names of below NAME and below DATABASE bytes, which are powers of two,
+ * and for a text of up to TEXT. A ring record must be reserved with a constant size, of which only what is there is
+ * touched: "size" says how much that is. Where a name is cut, it does not fit if CUTS is 0.
+ */
+#define TELL_BEGIN(FUNCTION, NAME, DATABASE, TEXT, CUTS)                                                              \
+	static __attribute__((noinline)) int FUNCTION(struct ec_settings *wanted, struct running *command)            \
+	{                                                                                                             \
+		__u32 row_number = command->row;                                                                      \
+		struct ec_server_row *row = bpf_map_lookup_elem(&server_rows, &row_number);                           \
+		struct sent *sent = &command->sent;                                                                   \
+		__u64 at, size = kept_of(wanted, sent->length);                                                       \
+		struct ec_command *record;                                                                            \
+		struct near near = {};                                                                                \
+		__u8 *names;                                                                                          \
+                                                                                                                      \
+		if (!row) {                                                                                           \
+			count_loss(fault_records);                                                                    \
+			return TOLD;                                                                                  \
+		}                                                                                                     \
+		record = bpf_ringbuf_reserve(&events, sizeof(*record) + 2 * (NAME) + (DATABASE) + (TEXT), 0);         \
+		if (!record) {                                                                                        \
+			count_lost_bytes(ring_full_records, ring_full_bytes, size);                                   \
+			return TOLD;                                                                                  \
+		}                                                                                                     \
+		names = (__u8 *)(record + 1);                                                                         \
+		KEPT(record->flags) = command->flags;                                                                 \
+		KEPT(record->user_length) = KEPT(record->host_length) = KEPT(record->database_length) = 0;            \
+		record->known = (row->user.chain.count ? 1 : 0) | (row->database.chain.count ? 4 : 0) |               \
+				(row->host.chain.count || row->address.chain.count ? 2 : 0);                          \
+		READ_NAME(record, names, NAME, command->session, &row->user, &near, EC_COMMAND_USER_CUT,              \
+			  EC_COMMAND_USER_UNREAD, user_length);                                                       \
+		at = KEPT(record->user_length);                                                                       \
+		PIN(at, NAME);                                                                                        \
+		READ_NAME(record, names + at, NAME, command->session, &row->host, &near, EC_COMMAND_HOST_CUT,         \
+			  EC_COMMAND_HOST_UNREAD, host_length);                                                       \
+		if (!KEPT(record->host_length))                                                                       \
+			READ_NAME(record, names + at, NAME, command->session, &row->address, &near,                   \
+				  EC_COMMAND_HOST_CUT, EC_COMMAND_HOST_UNREAD, host_length);                          \
+		at = KEPT(record->user_length) + KEPT(record->host_length);                                           \
+		PIN(at, 2 * (NAME));                                                                                  \
+		READ_NAME(record, names + at, DATABASE, command->session, &row->database, &near,                      \
+			  EC_COMMAND_DATABASE_CUT, EC_COMMAND_DATABASE_UNREAD, database_length);                      \
+		if (!(CUTS) && (KEPT(record->flags) & ANY_CUT)) {                                                     \
+			bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);                                                \
+			return DOES_NOT_FIT;                                                                          \
+		}                                                                                                     \
+		at = KEPT(record->user_length) + KEPT(record->host_length) + KEPT(record->database_length);           \
+		asm volatile("" : "+r"(at));                                                                          \
+		if (at >= 2 * (NAME) + (DATABASE))                                                                    \
+			at = 0;                                                                                       \
+		KEPT(record->sent_length) = 0;                                                                        \
+		asm volatile("" : "+r"(size));                                                                        \
+		if (size <= (TEXT) && size >= sent->length &&                                                         \
+		    !bpf_probe_read_user(names + at, size, (void *)sent->buffer))                                     \
+			KEPT(record->sent_length) = size;                                                             \
+		size = KEPT(record->sent_length);                                                                     \
+		at += sizeof(*record) + size;                                                                         \
+		fill_header(&record->header, EC_KIND_COMMAND, at, command->started_ns);                               \
+		record->session = command->session;                                                                   \
+		record->connection = command->connection;                                                             \
+		record->text_length = sent->role == EC_TEXT_STATEMENT ? sent->length : 0;                             \
+		record->statement = command->statement;                                                               \
+		record->command = command->command;                                                                   \
+		record->role = sent->role;                                                                            \
+		__builtin_memset(record->_padding, 0, sizeof(record->_padding));                                      \
+		bpf_ringbuf_submit(record, wakeup_flags(wanted, at));                                                 \
+		return size < sent->length ? TOLD_BUT_TEXT : TOLD;                                                    \
 	}
-	fill_header(&record->header, EC_KIND_COMMAND, sizeof(*record), command->started_ns);
-	record->session = command->session;
-	record->started_ns = command->started_ns;
-	record->connection = 0;
-	record->text_length = text_length;
-	record->statement = command->statement;
-	record->command = command->command;
-	record->known = 0;
-	clear(record->user, sizeof(record->user));
-	clear(record->host, sizeof(record->host));
-	clear(record->database, sizeof(record->database));
-	if (row) {
-		record->connection = number_at(command->session, &row->connection, &known);
-		if (known)
-			flags |= EC_COMMAND_HAS_CONNECTION;
-		if (row->user.chain.count)
-			record->known |= 1;
-		if (row->host.chain.count || row->address.chain.count)
-			record->known |= 2;
-		if (row->database.chain.count)
-			record->known |= 4;
-		READ_NAME(record->user, EC_SERVER_NAME, command->session, &row->user, EC_COMMAND_USER_CUT,
-			  EC_COMMAND_USER_UNREAD, &flags);
-		READ_NAME(record->host, EC_SERVER_NAME, command->session, &row->host, EC_COMMAND_HOST_CUT,
-			  EC_COMMAND_HOST_UNREAD, &flags);
-		if (!record->host[0])
-			READ_NAME(record->host, EC_SERVER_NAME, command->session, &row->address,
-				  EC_COMMAND_HOST_CUT, EC_COMMAND_HOST_UNREAD, &flags);
-		READ_NAME(record->database, EC_SERVER_DATABASE, command->session, &row->database,
-			  EC_COMMAND_DATABASE_CUT, EC_COMMAND_DATABASE_UNREAD, &flags);
-	}
-	record->flags = flags;
-	bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record)));
-}
+
+/* The verifier must see the bound on the very register that is used behind it. */
+#define PIN(number, LIMIT)                       \
+	do {                                     \
+		asm volatile("" : "+r"(number)); \
+		(number) &= (LIMIT)-1;           \
+	} while (0)
+
+#define SHORT_TEXT 128
+
+TELL_BEGIN(tell_short, 64, 64, SHORT_TEXT, 0)
+TELL_BEGIN(tell_long, EC_SERVER_NAME, EC_SERVER_DATABASE, 1024, 1)
 
 /* --- texts --- */
 
@@ -243,15 +321,9 @@ __attribute__((noinline)) int send_full_pieces(__u32 full)
 static __always_inline void tell_text(struct ec_settings *wanted, const struct running *command, __u8 role,
 				      __u64 buffer, __u64 length)
 {
-	__u64 limit = wanted->payload_limit, kept, full, thread = bpf_get_current_pid_tgid();
+	__u64 kept = kept_of(wanted, length), full, thread = bpf_get_current_pid_tgid();
 	struct text whole = {}, *text = &whole;
 
-	/* all ones: no limit was asked for */
-	if (limit == ~0ULL)
-		limit = EC_STATEMENT_LIMIT;
-	if (limit > EC_STATEMENT_PIECES * EC_PIECE_MAXIMUM)
-		limit = EC_STATEMENT_PIECES * EC_PIECE_MAXIMUM;
-	kept = length < limit ? length : limit;
 	fill_header(&whole.head.header, EC_KIND_COMMAND_TEXT, 0, bpf_ktime_get_boot_ns());
 	whole.head.header.tid = command->tid;
 	whole.head.session = command->session;
@@ -273,14 +345,51 @@ static __always_inline void tell_text(struct ec_settings *wanted, const struct r
 	send_rest(wanted, text, full * EC_PIECE_MAXIMUM, kept - full * EC_PIECE_MAXIMUM);
 }
 
+/* --- the beginning of a command --- */
+
+/* The server's number of its session. */
+static __always_inline void learn_connection(struct running *command)
+{
+	__u32 row_number = command->row;
+	struct ec_server_row *row = bpf_map_lookup_elem(&server_rows, &row_number);
+	int known = 0;
+
+	if (row)
+		command->connection = number_at(command->session, &row->connection, &known);
+	if (known)
+		command->flags |= EC_COMMAND_HAS_CONNECTION;
+}
+
+/* Says that a command begins, whose it is, and what was sent with it. */
+static __always_inline void tell_begin(struct ec_settings *wanted, struct running *command)
+{
+	int told = DOES_NOT_FIT;
+
+	if (command->sent.length <= SHORT_TEXT)
+		told = tell_short(wanted, command);
+	if (told == DOES_NOT_FIT)
+		told = tell_long(wanted, command);
+	if (told == TOLD_BUT_TEXT)
+		tell_text(wanted, command, command->sent.role, command->sent.buffer, command->sent.length);
+}
+
+/* The same of the command that this thread is in. A global function: the verifier walks it once, whatever leads here. */
+__attribute__((noinline)) int tell_entered(__u32 unused)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct running *command = bpf_map_lookup_elem(&commands, &thread);
+	struct ec_settings *wanted = get_settings();
+
+	if (command && wanted)
+		tell_begin(wanted, command);
+	return 0;
+}
+
 /* --- the end of a command --- */
 
 static __always_inline void tell_end(struct ec_settings *wanted, const struct running *command)
 {
 	struct ec_command_end *record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
-	__u32 row_number = command->row;
-	struct ec_server_row *row = bpf_map_lookup_elem(&server_rows, &row_number);
-	int known = 0;
 
 	if (!record) {
 		count_loss(ring_full_records);
@@ -290,14 +399,14 @@ static __always_inline void tell_end(struct ec_settings *wanted, const struct ru
 	record->header.tid = command->tid;
 	record->session = command->session;
 	record->started_ns = command->started_ns;
-	record->connection = row ? number_at(command->session, &row->connection, &known) : 0;
+	record->connection = command->connection;
 	record->affected = command->affected;
 	record->last_id = command->last_id;
 	record->rows = command->rows;
 	record->statement = command->statement;
 	record->error = command->error;
 	record->results = command->results;
-	record->flags = command->flags | (known ? EC_COMMAND_HAS_CONNECTION : 0);
+	record->flags = command->flags;
 	record->command = command->command;
 	record->_padding = 0;
 	bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record)));
@@ -308,13 +417,11 @@ static __always_inline void end_refused(struct ec_settings *wanted)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct running *found = bpf_map_lookup_elem(&commands, &thread);
-	struct running command;
 
 	if (!found || !(found->flags & EC_COMMAND_REFUSED))
 		return;
-	command = *found;
+	tell_end(wanted, found);
 	bpf_map_delete_elem(&commands, &thread);
-	tell_end(wanted, &command);
 }
 
 #endif

@@ -26,7 +26,7 @@ class CommandFlag(IntFlag):
     REFUSED = 4096
 
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 COMM_LENGTH = 16
 ADDRESS_LENGTH = 16
 PIECE_MAXIMUM = 16384
@@ -275,7 +275,7 @@ CHAIN_FIELDS = (
     "count",
 )
 
-COMMAND = Struct("<QIHHIIII16sQQQQIHBB128s128s256s")
+COMMAND = Struct("<QIHHIIII16sQQQIHBBHHHHB7x")
 COMMAND_FIELDS = (
     "time_ns",
     "size",
@@ -287,16 +287,17 @@ COMMAND_FIELDS = (
     "cpu",
     "comm",
     "session",
-    "started_ns",
     "connection",
     "text_length",
     "statement",
     "flags",
     "command",
     "known",
-    "user",
-    "host",
-    "database",
+    "user_length",
+    "host_length",
+    "database_length",
+    "sent_length",
+    "role",
 )
 
 COMMAND_END = Struct("<QIHHIIII16sQQQQQQIIIHB1x")

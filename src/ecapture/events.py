@@ -392,6 +392,8 @@ class Command(msgspec.Struct, frozen=True, gc=False, tag="command"):
     server's number of the session, ``statement`` that of a prepared statement; None if not known.
     ``command`` is the number of the protocol or of ``PseudoCommand``. ``length`` is that of its
     text in bytes. ``unknown`` says which of user, host and database are not known, and why.
+    ``sent`` is all that the client sent with it, and ``role`` what that is (``TextRole``); where it
+    is empty, ``CommandText`` may follow.
     """
 
     time_ns: int
@@ -409,6 +411,8 @@ class Command(msgspec.Struct, frozen=True, gc=False, tag="command"):
     host: str
     database: str
     unknown: str
+    role: int
+    sent: bytes
 
 
 class CommandText(msgspec.Struct, frozen=True, gc=False, tag="command_text"):

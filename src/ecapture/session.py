@@ -42,6 +42,7 @@ from ecapture.kernel.feature import feature
 from ecapture.kernel.recording import Metadata, RecordingReader
 from ecapture.launch import Launched
 from ecapture.outputs import Output
+from ecapture.pipeline import _tally
 from ecapture.pipeline.commands import Commands
 from ecapture.pipeline.ends import LateEnds
 from ecapture.pipeline.flows import Flows
@@ -65,7 +66,10 @@ _QUIET_SECONDS = 0.2
 # Asleep, we still come by for the timers of the stages.
 _ASLEEP_SECONDS = 0.5
 _BATCH_BYTES = 1 << 20
+# So many small records are decoded, joined and written while a processor has them in its cache.
+_BATCH_RECORDS = 512
 _MAXIMUM_CACHED = 65536
+_STATEMENTS, _INTERFACES, _EXITS = (Statement,), (InterfaceCounts,), (ProcessExit,)
 
 
 class Source(Protocol):
@@ -252,12 +256,12 @@ class Capture:
         while not self._stopping and not self._command_ended():
             # Packets first: the secrets that they need are then in this batch or behind it.
             size = self._drain_packets()
-            batch = ring.drain(_BATCH_BYTES)
+            batch = ring.drain(_BATCH_BYTES, _BATCH_RECORDS)
             now = time.monotonic()
             yield batch
             if batch or size:
                 last_data = now
-                if max(len(batch), size) < _BATCH_BYTES // 2:
+                if not ring.more and size < _BATCH_BYTES // 2:
                     poll.poll(_ACTIVE_SECONDS)
             elif now - last_data < _QUIET_SECONDS:
                 poll.poll(_ACTIVE_SECONDS)
@@ -266,7 +270,10 @@ class Capture:
                 if not ring.pending() and not (packets and packets.ring.pending()):
                     poll.poll(_ASLEEP_SECONDS)
         self._detach()
-        while (size := self._drain_packets()) + len(batch := ring.drain(_BATCH_BYTES)):
+        while True:
+            size, batch = self._drain_packets(), ring.drain(_BATCH_BYTES, _BATCH_RECORDS)
+            if not size and not batch:
+                break
             yield batch
         if packets is not None:
             self._frames += packets.counts()
@@ -430,9 +437,10 @@ def pump(
                     _count(events, summary)
                     yield events
                 # Only now, since what is shown of a process may come with its end.
-                for event in decoded:
-                    if type(event) is ProcessExit:
-                        source.forget(event.pid)
+                if _tally.contains(decoded, _EXITS):
+                    for event in decoded:
+                        if type(event) is ProcessExit:
+                            source.forget(event.pid)
         events = chain.close()
         if events:
             _count(events, summary)
@@ -446,12 +454,15 @@ def pump(
 
 
 def _count(events: list[Event], summary: Summary) -> None:
+    if _tally.contains(events, _STATEMENTS):
+        count, truncated, unreadable = _tally.statements(events)
+        summary.statements += count
+        summary.truncated += truncated
+        summary.unreadable += unreadable
+    if not _tally.contains(events, _INTERFACES):
+        return
     for event in events:
-        if type(event) is Statement:
-            summary.statements += 1
-            summary.truncated += event.missing == "truncated"
-            summary.unreadable += event.missing == "unreadable"
-        elif type(event) is InterfaceCounts:
+        if type(event) is InterfaceCounts:
             summary.packets += event.received - event.dropped
             summary.packets_dropped += event.dropped
 

@@ -12,7 +12,8 @@ CHECKOUT = Path(__file__).parents[2]
 STUBS = CHECKOUT / "src" / "ecapture" / "kernel"
 EXTENSIONS = (
     *("kernel._native", "kernel._network", "kernel._served", "kernel._commands"),
-    *("pipeline._openings", "pipeline._turns", "pipeline._queries", "formats._statements"),
+    *("pipeline._openings", "pipeline._turns", "pipeline._queries", "pipeline._tally"),
+    "formats._statements",
 )
 EXCEPTIONS = Path(__file__).parent / "stub_exceptions.txt"
 

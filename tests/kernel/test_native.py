@@ -248,6 +248,19 @@ def test_a_limit_cuts_between_records(speaker, hooked):
     assert ring.pending() == 0
 
 
+def test_a_number_of_records_is_a_limit_too(speaker, hooked):
+    for size in (10, 20, 30, 40, 50):
+        speaker.say("write", size)
+    ring = hooked.programs.ring
+    found = []
+    for _ in range(3):
+        batch = ring.drain(1 << 20, 2)
+        found.append(([len(event.payload) for event in Decoder(0).decode(batch)], ring.more))
+    assert found == [([10, 20], True), ([30, 40], True), ([50], False)]
+    assert ring.drain(1 << 20, 2) == b""
+    assert not ring.more
+
+
 def test_a_closed_ring_refuses(hooked):
     hooked.programs.ring.close()
     hooked.programs.ring.close()

@@ -43,22 +43,33 @@ def _packed(packer: object, names: tuple[str, ...], values: dict[str, object]) -
     return packer.pack(*row)
 
 
-def begin_record(command: int = 3, **fields: object) -> bytes:
-    """A command begins."""
+def begin_record(
+    command: int = 3,
+    *,
+    user: bytes = b"ada",
+    host: bytes = b"localhost",
+    database: bytes = b"shop",
+    sent: bytes = b"",
+    **fields: object,
+) -> bytes:
+    """A command begins; ``sent`` with it is what the client sent."""
+    content = user + host + database + sent
     values = {
         **_SHARED,
-        "size": COMMAND.size,
+        "size": COMMAND.size + len(content),
         "kind": Kind.COMMAND,
         "connection": 7,
-        "text_length": 0,
+        "text_length": len(sent),
         "told": KNOWN,
         "command": command,
         "known": 7,
-        "user": b"ada",
-        "host": b"localhost",
-        "database": b"shop",
+        "user_length": len(user),
+        "host_length": len(host),
+        "database_length": len(database),
+        "sent_length": len(sent),
+        "role": TextRole.STATEMENT,
     }
-    return padded(_packed(COMMAND, COMMAND_FIELDS, values | fields))
+    return padded(_packed(COMMAND, COMMAND_FIELDS, values | fields) + content)
 
 
 def text_record(

@@ -5,13 +5,13 @@
 """
 
 from collections.abc import Callable
+from typing import final
 
 import msgspec
-from typing_extensions import disjoint_base
 
 from ecapture.events import Event
 
-@disjoint_base
+@final
 class Lines:
     """``container_of`` and ``time`` are asked once for each statement: see ``JsonLinesFormat``."""
 

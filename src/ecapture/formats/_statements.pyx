@@ -2,6 +2,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=True, embedsignature=False
 """Statements as JSON lines. Documented in _statements.pyi."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -25,6 +26,7 @@ cdef object _encode = msgspec.json.Encoder().encode
 cdef object astuple = msgspec.structs.astuple
 
 
+@cython.final
 cdef class Lines:
     cdef object _container_of, _time
     cdef dict _containers  # of one batch
@@ -58,36 +60,47 @@ cdef class Lines:
             self._room = 0
         return found
 
-    cdef int _put(self, const char *what, Py_ssize_t size) except -1:
-        cdef char *grown
+    cdef int _grow(self, Py_ssize_t size) except -1:
+        cdef char *grown = <char *>PyMem_Realloc(self._out, 2 * (self._used + size) + 4096)
+        if not grown:
+            raise MemoryError
+        self._out, self._room = grown, 2 * (self._used + size) + 4096
+        return 0
+
+    cdef inline int _put(self, const char *what, Py_ssize_t size) except -1:
         if self._used + size > self._room:
-            grown = <char *>PyMem_Realloc(self._out, 2 * (self._used + size) + 4096)
-            if not grown:
-                raise MemoryError
-            self._out, self._room = grown, 2 * (self._used + size) + 4096
+            self._grow(size)
         memcpy(self._out + self._used, what, size)
         self._used += size
         return 0
 
-    cdef int _add(self, bytes what) except -1:
+    cdef inline int _add(self, bytes what) except -1:
         return self._put(PyBytes_AS_STRING(what), PyBytes_GET_SIZE(what))
 
-    cdef int _text(self, bytes key, text) except -1:
+    cdef inline int _text(self, bytes key, text) except -1:
         self._add(key)
         return self._string(text)
 
     cdef int _string(self, text) except -1:
         cdef const uint8_t *content
+        cdef char *at
         cdef Py_ssize_t size, i
         if PyUnicode_IS_COMPACT_ASCII(text):
             content, size = <const uint8_t *>PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text)
+            if not size:
+                return self._put(b'""', 2)
             for i in range(size):
                 if content[i] < 0x20 or content[i] == c'"' or content[i] == c"\\":
                     break
             else:
-                self._put(b'"', 1)
-                self._put(<const char *>content, size)
-                return self._put(b'"', 1)
+                if self._used + size + 2 > self._room:
+                    self._grow(size + 2)
+                at = self._out + self._used
+                at[0] = c'"'
+                memcpy(at + 1, content, size)
+                at[size + 1] = c'"'
+                self._used += size + 2
+                return 0
         return self._add(_encode(text))
 
     cdef int _number(self, bytes key, number) except -1:

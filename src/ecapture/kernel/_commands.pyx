@@ -9,14 +9,15 @@ may be from a recording, and a recording from anybody.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memcmp, memcpy
 
 from ecapture.kernel.wire cimport EC_COMM_LENGTH, EC_FLAG_FAULT, EC_FLAG_LAST, EC_FLAG_TRUNCATED, ec_header, shifted
 
 from ecapture.events import Command, CommandEnd, CommandText
 
 cdef extern from "wire.h":
-    int EC_SERVER_NAME, EC_SERVER_DATABASE
+    enum:
+        EC_SERVER_NAME, EC_SERVER_DATABASE
     int EC_KIND_COMMAND, EC_KIND_COMMAND_TEXT, EC_KIND_COMMAND_END
     int EC_TEXT_MESSAGE
     int EC_COMMAND_ANSWERED, EC_COMMAND_CLOSES, EC_COMMAND_HAS_CONNECTION, EC_COMMAND_HAS_ROWS
@@ -25,13 +26,12 @@ cdef extern from "wire.h":
     int EC_COMMAND_USER_UNREAD, EC_COMMAND_HOST_UNREAD, EC_COMMAND_DATABASE_UNREAD
     cdef struct ec_command:
         ec_header header
-        uint64_t session, started_ns, connection, text_length
+        uint64_t session, connection, text_length
         uint32_t statement
         uint16_t flags
         uint8_t command, known
-        uint8_t user[128]
-        uint8_t host[128]
-        uint8_t database[256]
+        uint16_t user_length, host_length, database_length, sent_length
+        uint8_t role
     cdef struct ec_command_text:
         ec_header header
         uint64_t session, started_ns, length, offset
@@ -45,11 +45,10 @@ cdef extern from "wire.h":
 
 cdef enum:
     ALL_KNOWN = 7  # user, host and database: the build shows them
+    NAMES = 2 * EC_SERVER_NAME + EC_SERVER_DATABASE
 
 
-cdef inline word(const uint8_t *text, size_t room):
-    cdef const void *end = memchr(text, 0, room)
-    cdef size_t size = <const uint8_t *>end - text if end else room
+cdef inline word(const uint8_t *text, size_t size):
     return PyUnicode_DecodeUTF8(<const char *>text, size, "backslashreplace") if size else ""
 
 
@@ -57,6 +56,7 @@ cdef class Commands:
     cdef object _name_of, _unknown_of
     # the last ones, which often come again
     cdef ec_command _last
+    cdef uint8_t[NAMES] _names
     cdef object _name, _user, _host, _database
     cdef uint64_t _started_ns
     cdef object _key, _pid, _tid
@@ -76,8 +76,11 @@ cdef class Commands:
             size = header.size
             if size < sizeof(ec_header) or size > total - at:
                 break
-            if header.kind == EC_KIND_COMMAND and size == sizeof(ec_command):
-                events.append(self._begin(content + at, offset_ns))
+            if header.kind == EC_KIND_COMMAND and size >= sizeof(ec_command):
+                event = self._begin(content + at, size, offset_ns)
+                if event is None:
+                    break
+                events.append(event)
             elif header.kind == EC_KIND_COMMAND_TEXT and size >= sizeof(ec_command_text):
                 event = self._text(content + at, size, offset_ns)
                 if event is None:
@@ -103,21 +106,24 @@ cdef class Commands:
             self._pid, self._tid = header.pid, header.tid
             self._key = (self._pid, self._tid, started_ns)
 
-    cdef _begin(self, const uint8_t *content, int64_t offset_ns):
+    cdef _begin(self, const uint8_t *content, size_t size, int64_t offset_ns):
+        # None: it is not as the wire says.
         cdef ec_command record
+        cdef size_t names
+        cdef const uint8_t *at = content + sizeof(ec_command)
         cdef int remarks = (
             EC_COMMAND_USER_CUT | EC_COMMAND_HOST_CUT | EC_COMMAND_DATABASE_CUT
             | EC_COMMAND_USER_UNREAD | EC_COMMAND_HOST_UNREAD | EC_COMMAND_DATABASE_UNREAD
         )
         memcpy(&record, content, sizeof(ec_command))
-        self._learn(&record.header, record.started_ns)
-        if self._user is None or memcmp(
-            self._last.user, record.user, EC_SERVER_NAME + EC_SERVER_NAME + EC_SERVER_DATABASE
+        names = <size_t>record.user_length + record.host_length + record.database_length
+        if (
+            names > NAMES or size != sizeof(ec_command) + names + record.sent_length
+            or record.role > EC_TEXT_MESSAGE
         ):
-            memcpy(self._last.user, record.user, EC_SERVER_NAME + EC_SERVER_NAME + EC_SERVER_DATABASE)
-            self._user = word(record.user, EC_SERVER_NAME)
-            self._host = word(record.host, EC_SERVER_NAME)
-            self._database = word(record.database, EC_SERVER_DATABASE)
+            return None
+        self._learn(&record.header, record.header.time_ns)
+        self._learn_names(&record, at, names)
         unknown = ""
         if record.known != ALL_KNOWN or record.flags & remarks:
             unknown = self._unknown_of(record.known, record.flags)
@@ -126,8 +132,24 @@ cdef class Commands:
             record.session, self._key, record.command,
             record.connection if record.flags & EC_COMMAND_HAS_CONNECTION else None,
             record.statement if record.flags & EC_COMMAND_HAS_STATEMENT else None,
-            record.text_length, self._user, self._host, self._database, unknown,
+            record.text_length, self._user, self._host, self._database, unknown, record.role,
+            PyBytes_FromStringAndSize(<const char *>at + names, record.sent_length),
         )
+
+    cdef _learn_names(self, ec_command *record, const uint8_t *at, size_t names):
+        if (
+            self._user is not None and record.user_length == self._last.user_length
+            and record.host_length == self._last.host_length
+            and record.database_length == self._last.database_length and not memcmp(self._names, at, names)
+        ):
+            return
+        memcpy(self._names, at, names)
+        self._user = word(at, record.user_length)
+        at += record.user_length
+        self._host = word(at, record.host_length)
+        self._database = word(at + record.host_length, record.database_length)
+        self._last.user_length = record.user_length
+        self._last.host_length, self._last.database_length = record.host_length, record.database_length
 
     cdef _text(self, const uint8_t *content, size_t size, int64_t offset_ns):
         # None: it is not as the wire says.

@@ -188,8 +188,14 @@ class Ring:
     def pending(self) -> int:
         """Bytes that are in the ring, those still being written included."""
 
-    def drain(self, limit: int) -> bytes:
-        """Takes whole records out, at most ``limit`` bytes, one behind the other, padded.
+    @property
+    def more(self) -> bool:
+        """Whether the last ``drain`` left a record in the ring because of its limits."""
+
+    def drain(self, limit: int, records: int = ...) -> bytes:
+        """Takes whole records out, one behind the other, padded.
+
+        At most ``limit`` bytes of at most so many records.
 
         A record is as long as it says itself, not as long as its reservation. It stops at one that
         is still being written. Runs without the interpreter lock.

@@ -10,8 +10,8 @@ from libc.errno cimport ENOENT, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-
 from ecapture.kernel.libbpf cimport *
+from ecapture.kernel.room cimport PyObject, new_bytes, shortened
 
 import os
 
@@ -427,6 +427,7 @@ cdef class Ring:
     # length with a busy and a discard bit.
     cdef readonly int fd
     cdef readonly size_t size
+    cdef readonly bint more
     cdef uint64_t *_consumer
     cdef uint8_t *_producer  # the page of the producer's position, then the data once
     cdef size_t _page, _length_at, _align
@@ -453,25 +454,24 @@ cdef class Ring:
             raise ValueError("closed")
         return ec_load_acquire64(<uint64_t *>self._producer) - self._consumer[0]
 
-    def drain(self, size_t limit):
+    def drain(self, size_t limit, size_t records=<size_t>-1):
         if not self._producer:
             raise ValueError("closed")
+        self.more = False
         cdef uint64_t at = self._consumer[0]
         cdef uint64_t available = ec_load_acquire64(<uint64_t *>self._producer) - at
         if available == 0:
             return b""
         if available > limit:
             available = limit
-        cdef bytes batch = PyBytes_FromStringAndSize(NULL, available)
-        cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(batch)
+        cdef PyObject *batch = new_bytes(NULL, available)
+        cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(<bytes>batch)
         cdef size_t used
         with nogil:
-            used = self._copy(out, available)
-        if used == available:
-            return batch
-        return batch[:used]
+            used = self._copy(out, available, records)
+        return shortened(batch, used)
 
-    cdef size_t _copy(self, uint8_t *out, size_t room) noexcept nogil:
+    cdef size_t _copy(self, uint8_t *out, size_t room, size_t records) noexcept nogil:
         cdef uint64_t mask = self.size - 1, at = self._consumer[0], end = ec_load_acquire64(<uint64_t *>self._producer)
         cdef uint8_t *ring = self._producer + self._page
         cdef size_t used = 0, reserved, record, padded, start, first
@@ -486,8 +486,10 @@ cdef class Ring:
                 true_size = (<uint32_t *>(ring + ((start + self._length_at) & mask)))[0]
                 record = true_size if true_size <= reserved else reserved
                 padded = (record + self._align - 1) & ~(self._align - 1)
-                if used + padded > room:
+                if used + padded > room or not records:
+                    self.more = True
                     break
+                records -= 1
                 first = min(record, self.size - start)
                 memcpy(out + used, ring + start, first)
                 memcpy(out + used + first, ring, record - first)

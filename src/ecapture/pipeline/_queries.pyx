@@ -14,30 +14,33 @@ cdef enum:
 cdef class Pending:
     cdef readonly object begin, text
     cdef object _session
+    cdef bytes _payload  # None: not there yet
 
     def __init__(self, begin, session):
+        cdef bytes sent = begin.sent
         self.begin, self._session, self.text = begin, session, None
+        self._payload = sent if PyBytes_GET_SIZE(sent) and begin.role == STATEMENT_TEXT else None
 
     cdef bint take(self, text) except -1:
         # Whether this is its whole text, and there was none before.
         cdef bytes payload = text.payload
-        if self.text is not None or text.role != STATEMENT_TEXT or text.offset or not text.last or text.missing:
+        if self._payload is not None or text.role != STATEMENT_TEXT or text.offset or not text.last or text.missing:
             return False
         if PyBytes_GET_SIZE(payload) != text.length:
             return False
-        self.text = text
+        self.text, self._payload = text, payload
         return True
 
     cdef bint ends(self, end, sessions) except -1:
         # Whether it ends as most do, in the session in which it began.
-        if self.text is None or end.command != QUERY or end.error or end.results > 1 or not end.answered:
+        if self._payload is None or end.command != QUERY or end.error or end.results > 1 or not end.answered:
             return False
         if end.statement is not None:
             return False
         return sessions.get((end.pid, end.session)) is self._session
 
     cdef told(self, end):
-        begin, session, part = self.begin, self._session, self.text
+        begin, session = self.begin, self._session
         key, time_ns, started_ns = end.key, end.time_ns, begin.time_ns
         connection, rows = end.connection, end.affected
         if session.open == key:
@@ -47,7 +50,7 @@ cdef class Pending:
             time_ns, started_ns, end.pid, end.tid, end.uid, end.comm, "mysql", "query",
             end.session if connection is None else connection, session.first_ns,
             begin.user, begin.database, begin.host, "", begin.unknown, "",
-            (<bytes>part.payload).decode("utf-8", "backslashreplace"), part.length, "", (),
+            self._payload.decode("utf-8", "backslashreplace"), PyBytes_GET_SIZE(self._payload), "", (),
             time_ns - started_ns, "ok", "", end.rows if rows is None else rows, "", "", (),
         )
 

@@ -37,9 +37,6 @@ class Turn:
     def settle(self, out: list[Event]) -> None:
         """Give back to the session, with what is held: called before it is fed, or ended."""
 
-def concerned(events: list[Event]) -> bool:
-    """Whether ``tell`` would do anything about these events."""
-
 def tell(
     turns: dict[int, Turn],
     events: list[Event],

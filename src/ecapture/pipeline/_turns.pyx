@@ -369,15 +369,6 @@ cdef class Turn:
             self._answers = []
 
 
-def concerned(list events not None):
-    """See the stub."""
-    for event in events:
-        kind = type(event)
-        if kind is Served or kind is ProcessExit:
-            return True
-    return False
-
-
 def tell(dict turns not None, list events not None, list out not None, slowly, ended):
     """See the stub."""
     cdef object previous = None, time_ns = 0

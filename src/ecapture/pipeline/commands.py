@@ -18,6 +18,7 @@ from typing import Final, get_args
 
 from ecapture.errors import ProtocolError
 from ecapture.events import Event, Summary
+from ecapture.pipeline import _tally
 from ecapture.protocols.zsh_program import text_of
 from ecapture.shell_events import ShellBegin, ShellCommand, ShellEnd, ShellPart, ShellText
 
@@ -25,7 +26,7 @@ OPEN_COMMANDS: Final = 16384
 """Commands that may be open at a time."""
 
 _META: Final = b"\x83"  # zsh, Src/zsh.h: stands before a byte whose bit 0x20 is flipped
-_PARTS: Final = frozenset(get_args(ShellPart))
+_PARTS: Final = get_args(ShellPart)
 _Key = tuple[int, int, int]
 
 
@@ -92,7 +93,7 @@ class Commands:
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without parts of commands the very list comes back."""
-        if _PARTS.isdisjoint(map(type, events)):
+        if not _tally.contains(events, _PARTS):
             return events
         out: list[Event] = []
         for event in events:

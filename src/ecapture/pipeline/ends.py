@@ -25,12 +25,13 @@ from ecapture.events import (
     Event,
     Plaintext,
 )
+from ecapture.pipeline import _tally
 
 _PATIENCE_NS = 60_000_000
 _MAXIMUM_HELD = 4096
 _MAXIMUM_BYTES = 8 << 20
 _MAXIMUM_KNOWN = 65536
-_CONCERNED = frozenset((Plaintext, Ends))
+_CONCERNED = (Plaintext, Ends)
 _NOT_ASKED = Connection("ipv4", "", 0, "", 0, "")
 
 
@@ -48,7 +49,7 @@ class LateEnds:
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Where nothing about addresses can change the very list comes back."""
         if not self._held:
-            if _CONCERNED.isdisjoint(map(type, events)):
+            if not _tally.contains(events, _CONCERNED):
                 return events
             for event in events:
                 if type(event) is Plaintext:

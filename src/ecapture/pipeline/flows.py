@@ -22,8 +22,10 @@ from ecapture.events import (
     Served,
     Summary,
 )
+from ecapture.pipeline import _tally
 
-_CONCERNED = frozenset((Plaintext, ConversationEnd, Secret, ProcessExit))
+_CONCERNED = (Plaintext, ConversationEnd, Secret, ProcessExit)
+_SERVED = (Served,)
 _IDLE_NS = 3600 * 1_000_000_000
 _SWEEP_NS = 60 * 1_000_000_000
 _MAXIMUM_ASLEEP = 65536
@@ -51,10 +53,9 @@ class Flows:
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without gaps or exits the very list comes back."""
-        kinds = set(map(type, events))
-        if Served in kinds:
+        if _tally.contains(events, _SERVED):
             self._count_served(events)
-        return events if kinds.isdisjoint(_CONCERNED) else self._follow(events)
+        return self._follow(events) if _tally.contains(events, _CONCERNED) else events
 
     def _follow(self, events: list[Event]) -> list[Event]:
         conversations, summary = self._conversations, self.summary
@@ -121,17 +122,11 @@ class Flows:
 
     def _count_served(self, events: list[Event]) -> None:
         summary = self.summary
-        shown = size = 0
-        for event in events:
-            if type(event) is Served:
-                shown += 1
-                size += len(event.payload)
-                if not event.kept_offset and event.direction == "read":
-                    summary.flows += 1
-                if event.missing:
-                    summary.unreadable += 1
+        shown, size, sessions, unreadable = _tally.served(events)
         summary.events += shown
         summary.bytes += size
+        summary.flows += sessions
+        summary.unreadable += unreadable
 
     def _other(self, event: Event) -> list[Event] | None:
         # The events that take the place of this one; None: it stays as it is.

@@ -17,8 +17,10 @@ import msgspec
 
 from ecapture._wire import HOOK_HALF
 from ecapture.events import ConversationEnd, ConversationKey, Event, Plaintext, ProcessExit
+from ecapture.pipeline import _tally
 
 _MAXIMUM_KNOWN = 65536
+_PIECES = (Plaintext,)
 
 
 class _Whole(msgspec.Struct, gc=False):
@@ -39,6 +41,8 @@ class Halves:
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without halves the very list comes back."""
         if not self._of_member:
+            if not _tally.contains(events, _PIECES):
+                return events
             for event in events:
                 if type(event) is Plaintext and event.hook == HOOK_HALF:
                     break

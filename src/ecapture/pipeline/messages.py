@@ -17,12 +17,14 @@ import re
 from typing import Final
 
 from ecapture.events import ConversationEnd, ConversationKey, Event, Gap, Plaintext
+from ecapture.pipeline import _tally
 from ecapture.pipeline.talk import READ, WRITE, Allowance, Talk
 from ecapture.protocols.body import BODY_LIMIT
 from ecapture.protocols.detect import LOOK_AHEAD, NEED_DATA, Protocol, detect, resume
 
 _HELD_NS: Final = 500_000_000
 _HELD_EVENTS: Final = 512
+_CONCERNED: Final = (Plaintext, Gap, ConversationEnd)
 WAITING_LIMIT: Final = 64 << 20
 """How much content (bytes) waits in unfinished messages of all conversations: 64 MiB."""
 
@@ -54,7 +56,9 @@ class Messages:
         self._early: set[Talk] = set()
 
     def feed(self, events: list[Event]) -> list[Event]:
-        """See Stage."""
+        """See Stage. Without anything about conversations the very list comes back."""
+        if not (self._holding or self._early or _tally.contains(events, _CONCERNED)):
+            return events
         out: list[Event] = []
         talks = self._talks
         for event in events:

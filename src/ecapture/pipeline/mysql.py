@@ -32,7 +32,7 @@ from ecapture.events import (
     Statement,
     StatementKind,
 )
-from ecapture.pipeline import _queries
+from ecapture.pipeline import _queries, _tally
 from ecapture.pipeline.sql_mask import count_placeholders, count_statements
 from ecapture.protocols.mysql_parameters import bound_values
 
@@ -133,7 +133,7 @@ class MysqlStatements:
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without commands the very list comes back."""
-        if not self._open and _MINE.isdisjoint(map(type, events)):
+        if not self._open and not _tally.contains(events, _MINE):
             return events
         return _queries.join(self, events, self._open, self._sessions, _MAXIMUM_OPEN)
 
@@ -155,7 +155,7 @@ class MysqlStatements:
         if len(self._open) >= _MAXIMUM_OPEN:
             out.append(self._unfinished(next(iter(self._open)), "gap"))
         session.open = event.key
-        self._open[event.key] = _Open(event, {})
+        self._open[event.key] = _Open(event, _sent_with(event))
 
     def text(self, event: CommandText) -> None:
         """Bytes of a command."""
@@ -193,7 +193,7 @@ class MysqlStatements:
         known = self._open.get(key)
         if isinstance(known, _queries.Pending):
             begin, text = known.begin, known.text
-            known = self._open[key] = _Open(begin, {})
+            known = self._open[key] = _Open(begin, _sent_with(begin))
             if text is not None:
                 self.text(text)
         return known
@@ -336,7 +336,12 @@ class MysqlStatements:
             self._forget_session(session)
 
 
-_MINE: Final = frozenset((Command, CommandText, CommandEnd))
+_MINE: Final = (Command, CommandText, CommandEnd)
+
+
+def _sent_with(begin: Command) -> dict[int, _Text]:
+    sent = begin.sent
+    return {begin.role: _Text(len(sent), bytearray(sent), complete=True)} if sent else {}
 
 
 def _sent(begin: Command | None, texts: dict[int, _Text]) -> tuple[str, int, str]:

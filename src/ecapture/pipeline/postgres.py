@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import Final
 
 from ecapture.events import Event, ProcessExit, Served, SessionFacts
-from ecapture.pipeline import _turns
+from ecapture.pipeline import _tally, _turns
 from ecapture.pipeline.postgres_session import Session
 
 TEXT_LIMIT: Final = 65536
 """Bytes kept of one statement or set of parameters, unless something else is asked for."""
 _SESSIONS: Final = 16384
+_CONCERNED: Final = (Served, ProcessExit)
 
 
 class PostgresStatements:
@@ -38,7 +39,7 @@ class PostgresStatements:
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without any of its events the very list comes back."""
-        if not _turns.concerned(events):
+        if not _tally.contains(events, _CONCERNED):
             return events
         out: list[Event] = []
         self._last_ns = (

@@ -40,6 +40,24 @@ def test_a_command_whole():
     assert (end.time_ns, end.key, end.affected, end.rows, end.error) == (6_010, key, 3, None, 0)
 
 
+def test_what_is_short_comes_with_the_beginning():
+    first, second = decode(
+        begin_record(sent=b"select 1"),
+        begin_record(23, user=b"", sent=b"\0\1", role=TextRole.PACKET, text_length=0),
+    )
+    assert (first.sent, first.role, first.length) == (b"select 1", TextRole.STATEMENT, 8)
+    assert (first.user, first.host, first.database) == ("ada", "localhost", "shop")
+    assert (second.sent, second.role, second.length) == (b"\0\1", TextRole.PACKET, 0)
+    assert (second.user, second.host, second.database) == ("", "localhost", "shop")
+
+
+def test_names_of_the_same_bytes_are_told_apart():
+    """What comes often is remembered: by the lengths of its parts, too."""
+    names = [(b"ab", b"c", b"d"), (b"a", b"bc", b"d"), (b"", b"ab", b"cd"), (b"ab", b"c", b"d")]
+    told = decode(*(begin_record(user=u, host=h, database=d) for u, h, d in names))
+    assert [(t.user.encode(), t.host.encode(), t.database.encode()) for t in told] == names
+
+
 def test_what_is_not_known_is_none_and_said():
     begin, cut = decode(
         begin_record(known=1, told=0, host=b"", database=b""),
@@ -70,7 +88,11 @@ def test_why_a_text_has_less(flags, missing):
         text_record(b"abc", length=2),
         text_record(b"abc", offset=1),
         text_record(b"abc", role=max(TextRole) + 1),
-        begin_record(size=592),
+        begin_record(size=88),
+        begin_record(sent=b"select 1", sent_length=7),
+        begin_record(user_length=65535),
+        begin_record(user=b"x" * 513),
+        begin_record(role=max(TextRole) + 1),
         end_record(size=104),
         text_record(b"", size=COMMAND_TEXT.size - 8)[: COMMAND_TEXT.size - 8],
     ],
@@ -83,7 +105,7 @@ def test_malformed_records_are_counted(record):
 
 def test_any_bytes_are_decoded_or_counted():
     source = random.Random(5)
-    for record in (begin_record(), text_record(b"select 1"), end_record()):
+    for record in (begin_record(sent=b"use"), text_record(b"select 1"), end_record()):
         for _ in range(300):
             damaged = bytearray(record)
             for _ in range(3):

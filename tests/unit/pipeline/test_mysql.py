@@ -87,7 +87,9 @@ def test_concurrent_sessions_are_not_mixed_whatever_thread_serves_them(feed):
         shared = {"session": 0x7000 + n, "tid": 200 + n % 3, "started_ns": 1_000 + n}
         records.append(
             [
-                begin_record(QUERY, text_length=9, connection=n, **shared),
+                begin_record(
+                    QUERY, text_length=9, connection=n, time_ns=shared["started_ns"], **shared
+                ),
                 text_record(b"select %02d" % n, **shared),
                 end_record(QUERY, connection=n, **shared),
             ]

@@ -48,6 +48,8 @@ def command(source: random.Random, mess: float, started_ns: int) -> list[bytes]:
     rows = source.choice((CommandFlag.HAS_ROWS, CommandFlag.HAS_AFFECTED, 0))
     records = [begin_record(number, text_length=len(text), time_ns=started_ns, **whose)]
     pieces = [(text, 0)]
+    if source.random() < 0.5:
+        records, pieces = [begin_record(number, sent=text, time_ns=started_ns, **whose)], []
     if source.random() < mess and len(text) > 3:
         pieces = [(text[:3], 0), (text[3:], 3)]
     for piece, offset in pieces if text else ():

@@ -24,7 +24,7 @@ from pgmessages import (
 )
 
 from ecapture.events import Event, Served, Statement
-from ecapture.pipeline._turns import Turn, concerned, tell
+from ecapture.pipeline._turns import Turn, tell
 from ecapture.pipeline.postgres import PostgresStatements
 
 
@@ -187,12 +187,6 @@ def test_types_that_become_known_are_those_of_that_text_alone() -> None:
         said.client(describe("S"), SYNC)
         said.server(message("t", b"\0\1\0\0\0\x17"), READY)
     assert [one.parameters for one in said.all()] == [("\\x00000005",)] * 2
-
-
-def test_other_events_do_not_concern_it() -> None:
-    event = Said()._run("read", b"")
-    assert concerned([event])
-    assert not concerned([])
 
 
 def test_a_run_of_another_session_is_not_taken() -> None:
