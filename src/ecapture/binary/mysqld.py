@@ -45,7 +45,8 @@ _LONG: Final = "[ym]"  # unsigned long long or unsigned long
 _PACKET: Final = re.compile(rf"_Z16dispatch_command19enum_server_command{_THD}Pcj\w*")
 _PARSED: Final = re.compile(rf"_Z16dispatch_command{_THD}PK8COM_DATA19enum_server_command\w*")
 # What the client is told. Since MariaDB 10.1 the "net_" functions do what the others did before;
-# MySQL's classes since 5.7: the protocol of clients, and that of plug-ins (the X protocol).
+# MySQL's classes since 5.7: the protocol of clients, and that of plug-ins (the X protocol). What is
+# prepared derives from Statement, so its base's constructor runs, C2 (a copy of its own in 5.6).
 _ROLES: Final[tuple[tuple[str, str], ...]] = (
     ("acl_authenticate", rf"_Z16acl_authenticate{_THD}\w*"),
     ("end_connection", rf"_Z14end_connection{_THD}"),
@@ -61,7 +62,7 @@ _ROLES: Final[tuple[tuple[str, str], ...]] = (
     ("plugin_send_error", r"_ZN17Protocol_callback10send_errorEjPKcS\d?_"),
     ("store_ps_status", r"_ZN16Protocol_classic15store_ps_statusEmjjm"),
     ("plugin_store_ps_status", r"_ZN17Protocol_callback15store_ps_statusEmjjm"),
-    ("Statement", r"_ZN9StatementC1EP3LEXP11st_mem_rootN11Query_arena\w+Em"),
+    ("Statement", r"_ZN9StatementC2EP3LEXP11st_mem_rootN11Query_arena\w+Em"),
 )
 _REPLACED: Final = {
     "net_send_ok_marked": "send_ok",
@@ -77,7 +78,7 @@ _NAME_PARTS: Final = (
     b"send_eof",
     b"send_error",
     b"store_ps_status",
-    b"9StatementC1E",
+    b"9StatementC2E",
 )
 _NUL_ENDED, _COUNTED, _HALF, _WHOLE = 0, 8, 4, 8
 _FURTHEST: Final = 1 << 16
@@ -238,11 +239,52 @@ def _identity(trace: _Trace) -> dict[str, Walk | None]:
         trace("thd_get_security_context", "_Z24thd_get_security_contextP3THDPP16Security_context")
     )
     if context is None:
-        return maria
+        return _older_identity(trace)
     return {
         name: _behind(context, _counted(trace(f"_ZNK16Security_context{accessor}Ev")))
         for name, accessor in (("user", "4user"), ("host", "4host"), ("address", "2ip"))
     }
+
+
+def _older_identity(trace: _Trace) -> dict[str, Walk | None]:
+    # MySQL 5.6: Security_context::set_host(const char *) and set_ip keep the pointer that they are
+    # given, which the accessors' results begin with; set_user(char *) frees and replaces its only
+    # member. restore_security_context(THD *, Security_context *) sets which one a session has.
+    restored = trace("_ZN16Security_context24restore_security_contextEP3THDPS_")
+    found = restored.writes if restored is not None else ()
+    contexts = {
+        write.place.offset
+        for write in found
+        if write.place.root == 1 and not write.place.path and write.value == Pointer(2, (), 0)
+    }
+    if len(contexts) != 1:
+        return {}
+    context = Walk((contexts.pop(),), _WHOLE)
+    return {
+        "user": _behind(context, _replaced(trace("_ZN16Security_context8set_userEPc"))),
+        "host": _behind(context, _held(trace, "8set_hostEPKc", "8get_hostEv")),
+        "address": _behind(context, _held(trace, "6set_ipEPKc", "6get_ipEv")),
+    }
+
+
+def _held(trace: _Trace, setter: str, getter: str) -> Walk | None:
+    # The one place where the text stays, if the accessor's result is what begins there.
+    stored = _stored_argument(trace(f"_ZN16Security_context{setter}"))
+    value = _only(trace(f"_ZN16Security_context{getter}"))
+    if stored is None or not isinstance(value, Pointer) or value.path or value.root != 0:
+        return None
+    return Walk(stored.offsets, _NUL_ENDED) if stored.offsets == (value.offset,) else None
+
+
+def _replaced(trace: Trace | None) -> Walk | None:
+    # The one place in the object that is both read and written.
+    if trace is None or not trace.complete:
+        return None
+    written = {w.place for w in trace.writes if w.place.root == 0 and w.size == 8}
+    read = {r.place for r in trace.reads if r.place.root == 0 and r.size == 8}
+    if len(written) != 1 or written != read:
+        return None
+    return _walk(written.pop(), _NUL_ENDED)
 
 
 def _database(trace: _Trace) -> Walk | None:
@@ -267,6 +309,16 @@ def _database(trace: _Trace) -> Walk | None:
             }
             if len(places) == 1 and 0 <= (offset := places.pop()) < _FURTHEST:
                 return Walk((offset,), _COUNTED)
+    # bool db_is_default_db(const char *, size_t, const THD *) compares with both (MySQL 5.6).
+    found = trace("_Z16db_is_default_dbPKcmPK3THD")
+    if found is not None and found.complete:
+        read = sorted(r.place.offset for r in found.reads if r.size == 8 and r.place.root == 2)
+        if (
+            len(read) == len(found.reads) == 2
+            and read[1] == read[0] + 8
+            and 0 <= read[0] < _FURTHEST
+        ):
+            return Walk((read[0],), _COUNTED)
     return None
 
 

@@ -99,6 +99,41 @@ void rows(struct thd *t, unsigned long n) { t->rows = n; if (t->psi) t->psi->row
 int main(int n, char **v) { return dispatch((void *)v, v[0], n); }
 """
 )
+MYSQL_56 = (
+    NAMED
+    + r"""
+#include <stdlib.h>
+#include <string.h>
+struct text { char *str; unsigned length, room; char own; };
+struct context { struct text host, ip; char *user; long rights; };
+struct thd { long first[15]; char *db; size_t db_length; char gap[4000]; struct context *context;
+             unsigned long id; };
+KEEP int dispatch(int c, struct thd *t, char *p, unsigned n)
+    NAMED("_Z16dispatch_command19enum_server_commandP3THDPcj");
+int dispatch(int c, struct thd *t, char *p, unsigned n) { t->id = c + n; return 0; }
+unsigned long thd_get_thread_id(struct thd *t) { return t->id; }
+KEEP void back(struct context *c, struct thd *t, struct context *b)
+    NAMED("_ZN16Security_context24restore_security_contextEP3THDPS_");
+void back(struct context *c, struct thd *t, struct context *b) { if (b) t->context = b; }
+KEEP void user(struct context *c, char *u) NAMED("_ZN16Security_context8set_userEPc");
+void user(struct context *c, char *u) { free(c->user); c->user = strdup(u); }
+KEEP void set_host(struct context *c, const char *h) NAMED("_ZN16Security_context8set_hostEPKc");
+void set_host(struct context *c, const char *h)
+{ unsigned n = h ? strlen(h) : 0; if (c->host.own) free(c->host.str);
+  c->host.str = (char *)h; c->host.length = n; c->host.room = 0; c->host.own = 0; }
+KEEP struct text *host(struct context *c) NAMED("_ZN16Security_context8get_hostEv");
+struct text *host(struct context *c) { return &c->host; }
+KEEP void set_ip(struct context *c, const char *i) NAMED("_ZN16Security_context6set_ipEPKc");
+void set_ip(struct context *c, const char *i) { c->ip.str = (char *)i; c->ip.length = strlen(i); }
+KEEP struct text *ip(struct context *c) NAMED("_ZN16Security_context6get_ipEv");
+struct text *ip(struct context *c) { return &c->ip; }
+KEEP int is_db(const char *d, size_t n, const struct thd *t)
+    NAMED("_Z16db_is_default_dbPKcmPK3THD");
+int is_db(const char *d, size_t n, const struct thd *t)
+{ return d && t->db && n == t->db_length && !memcmp(d, t->db, n); }
+int main(int n, char **v) { return dispatch(n, (void *)v, v[0], n); }
+"""
+)
 
 
 def look(path: Path, **how: object) -> Library | None:
@@ -163,6 +198,30 @@ def test_mysql(mysql):
     # whose length is not read is not known to have one: nothing is made of it
     assert "address" not in walks
     assert "address" not in found.server.absent, "the host is shown instead"
+
+
+def test_mysql_56(compile_c):
+    walks = look(compile_c(MYSQL_56, "-rdynamic", "-s", name="mysqld")).server.walks
+    assert walks["user"] == Walk((4136, 48), 0)
+    assert walks["host"] == Walk((4136, 0), 0)
+    assert walks["address"] == Walk((4136, 24), 0)
+    assert walks["database"] == Walk((120,), 8)
+
+
+@pytest.mark.parametrize(
+    ("code", "other", "hidden"),
+    [
+        ("return &c->host;", "return &c->ip;", "host"),
+        ("c->user = strdup(u);", "c->user = strdup(u); c->rights = 7 + (long)u;", "user"),
+        ("n == t->db_length &&", "n == t->db_length && t->id &&", "database"),
+        ("if (b) t->context = b;", "t->context = b; t->db = (char *)b;", "user"),
+    ],
+)
+def test_what_two_functions_disagree_about_is_absent(compile_c, code, other, hidden):
+    assert code in MYSQL_56
+    server = look(compile_c(MYSQL_56.replace(code, other), "-rdynamic", name="mysqld")).server
+    assert hidden not in server.walks
+    assert set(server.walks) | set(server.absent) >= {"user", "database"}
 
 
 def test_what_no_function_shows_is_absent_with_the_reason(compile_c):
