@@ -28,6 +28,7 @@ _NODES: Final = 4096  # instructions of one function that are followed
 _TRIES: Final = 8  # entries before a place that are tried
 _MAX_CALLS: Final = 1 << 18
 _ALIGNMENT: Final = 16
+_GUARD: Final = 8  # bytes that a guarded function's jump takes
 _MAX_CALLERS: Final = 64
 _BRANCH_REACH: Final = 1 << 27  # of aarch64's bl
 _PADDING: Final = (b"\xcc", b"\x90", b"\x00")  # int3, nop, the end of a long nop
@@ -91,6 +92,27 @@ def calls_to(image: Image, target: int) -> list[int]:
     return list(islice((site for site, called in calls if called == target), _MAX_CALLERS))
 
 
+def jumps_into(image: Image, windows: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield direct jumps from outside of all windows into one of them, as (place, target).
+
+    Those of x86-64 alone, that stand on multiples of eight. Windows are sorted and apart.
+    """
+    starts = [start for start, _ in windows]
+    if image.machine != "x86_64" or not windows:
+        return
+    count = 0
+    for site, target in _calls(image, windows, opcode=rb"\xe9"):
+        at = bisect_right(starts, target) - 1
+        inside = bisect_right(starts, site) - 1
+        if site % _GUARD or at < 0 or target > windows[at][1]:
+            continue
+        if inside < 0 or site > windows[inside][1]:
+            count += 1
+            yield site, target
+        if count >= _MAX_CALLS:
+            return
+
+
 def _called(image: Image, places: list[int]) -> Counter[int]:
     """How many direct calls lead to each address shortly before one of the (sorted) places."""
     windows: list[tuple[int, int]] = []
@@ -111,7 +133,9 @@ def _called(image: Image, places: list[int]) -> Counter[int]:
     return calls
 
 
-def _calls(image: Image, windows: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _calls(
+    image: Image, windows: list[tuple[int, int]], opcode: bytes = rb"\xe8"
+) -> Iterator[tuple[int, int]]:
     # Direct calls of all code, as (place, target): those that lead near a window, and a few more.
     for part in image.parts:
         if not part.executable:
@@ -125,7 +149,7 @@ def _calls(image: Image, windows: list[tuple[int, int]]) -> Iterator[tuple[int, 
                 first, last = start - address - len(block) - 5, end - address
                 halves |= {half & 0xFFFF for half in range(first >> 16, (last >> 16) + 1)}
             texts = sorted(re.escape(half.to_bytes(2, "little")) for half in halves)
-            pattern = re.compile(rb"\xe8[\s\S]{2}(?:" + b"|".join(texts) + b")", re.DOTALL)
+            pattern = re.compile(opcode + rb"[\s\S]{2}(?:" + b"|".join(texts) + b")", re.DOTALL)
             for match in pattern.finditer(block):
                 at = match.start()
                 distance = int.from_bytes(block[at + 1 : at + 5], "little", signed=True)

@@ -25,7 +25,8 @@ Three signs must agree for both:
    methods.
 
 That functions start there is proven by the table itself, whose pointers the program calls, or
-by the unwinder's. ``ssl_free`` gives up the very part of the object that ``ssl_new`` made.
+by the unwinder's; pointers may lead to jumps that guard functions. ``ssl_free`` gives up the very
+part of the object that ``ssl_new`` made.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from ecapture.binary.calls.boringssl import BAD_LENGTH, LIBRARY
+from ecapture.binary.calls.entries import jumps_into
 from ecapture.binary.calls.openssl import Recognised
 from ecapture.binary.calls.pointers import Pointers
 from ecapture.binary.calls.reports import Code, Reporter
@@ -116,24 +118,34 @@ def _writes(reporter: Reporter) -> bool:
 def _table(code: Code, pointers: Pointers, opening: int, writing: int) -> _Table | None:
     # The one table that has both, one behind the other.
     found = []
-    for place in pointers.into([(opening, opening)]).get(opening, []):
+    for place in _places(code, pointers, opening):
         start = place - (_MOST_BEFORE + 1) * _WORD
         words = pointers.words(start, _MOST_BEFORE + 1 + 2 + _LEAST_AFTER)
         before: list[int] = []
         for word in reversed(words[: _MOST_BEFORE + 1]):
-            if not word or not code.is_code(word):  # code may begin with the file, at 0
+            if not word or not code.may_start(word):  # code may begin with the file, at 0
                 break
-            before.insert(0, word)
+            before.insert(0, code.behind(word))
         first = _MOST_BEFORE - len(before)
         after = words[_MOST_BEFORE + 1 :]
         if (
             _LEAST_BEFORE <= len(before) <= _MOST_BEFORE
             and words[first] == 0  # is_dtls
-            and after[:2] == [opening, writing]
-            and all(code.is_code(word) for word in after)
+            and [code.behind(word) for word in after[:2]] == [opening, writing]
+            and all(word and code.may_start(word) for word in after)
         ):
             found.append(_Table(tuple(before)))
     return found[0] if len(found) == 1 else None
+
+
+def _places(code: Code, pointers: Pointers, opening: int) -> list[int]:
+    # Where pointers to a function are, or to what only jumps there.
+    places = pointers.into([(opening, opening)]).get(opening, [])
+    if not places:
+        jumps = [site for site, _ in jumps_into(code.image, [(opening, opening)])]
+        found = pointers.into([(site, site) for site in sorted(jumps)])
+        places = [place for at in found.values() for place in at]
+    return places
 
 
 def _frees(making: Trace, freeing: Trace, using: Trace) -> bool:

@@ -21,12 +21,19 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from ecapture.binary.calls.entries import Entry, calls_to, entries_around, leads_to
+from ecapture.binary.calls.entries import (
+    Entry,
+    calls_to,
+    entries_around,
+    jumps_into,
+    leads_to,
+)
 from ecapture.binary.calls.pointers import Pointers, Window
 from ecapture.binary.secrets.evaluate import Evaluator, Invocation, Limits, Pointer, Trace
 from ecapture.binary.secrets.functions import Functions
 from ecapture.binary.secrets.image import Image
 from ecapture.binary.secrets.labels import find_references
+from ecapture.binary.secrets.operations import Jump
 from ecapture.binary.secrets.sites import Proof
 
 _LONGEST_PATH: Final = 300
@@ -69,9 +76,25 @@ class Code:
         self._named: dict[str, tuple[set[int], set[int]]] = {}
         self._found: dict[str, dict[int, Reporter]] = {}
 
+    def may_start(self, address: int) -> bool:
+        """Tell whether there is code at an address, and not that of a function around it."""
+        inside = self._functions.range_of(address)
+        return self.is_code(address) and (inside is None or inside[0] == address)
+
     def is_code(self, address: int) -> bool:
         """Tell whether there is code at an address."""
         return self.image.part_of(address, executable=True) is not None
+
+    def behind(self, address: int) -> int:
+        """Return where code at an address only jumps to, or the address itself.
+
+        Pointers to functions lead to such jumps where a compiler guards calls through them
+        (``-fsanitize=cfi-icall`` of clang).
+        """
+        match self.image.instruction(address).operations:
+            case (Jump(int(target)),) if self.is_code(target):
+                return target
+        return address
 
     def reporters(self, tail: str) -> dict[int, Reporter]:
         """Return the functions that name a source file whose path ends in ``tail``, by address."""
@@ -82,7 +105,17 @@ class Code:
     def pointed(self, tail: str, pointers: Pointers) -> dict[int, Reporter]:
         """Return those functions that name such a file and that pointers in the data lead to."""
         files, places = self._naming(tail)
-        targets = sorted(pointers.into(_windows(places)))
+        windows = _windows(places)
+        entries = self._leading(pointers.into(windows), places)
+        if not entries:
+            jumps = dict(jumps_into(self.image, windows))
+            guards = pointers.into([(jump, jump) for jump in sorted(jumps)])
+            entries = self._leading({jumps[guard] for guard in guards}, places)
+        return self._traced(entries, files)
+
+    def _leading(self, addresses: Iterable[int], places: Iterable[int]) -> set[Entry]:
+        # Of functions that may start at these addresses those from which the places are reached.
+        targets = sorted(address for address in addresses if self.may_start(address))
         entries = set()
         for place in places:
             last = bisect_right(targets, place)
@@ -90,7 +123,7 @@ class Code:
                 if place - address <= _REACH and leads_to(self.image, address, place):
                     entries.add(self._entry(address))
                     break
-        return self._traced(entries, files)
+        return entries
 
     def at(self, address: int) -> Reporter:
         """Return the function that a pointer leads to; nothing is known of what it reports."""

@@ -263,6 +263,20 @@ int tls_other(struct ssl *ssl) { return ssl->mode + 1; }
 #else
 #define PAIR tls_open_app_data, tls_write_app_data
 #endif
+#ifdef GUARDED
+#define GUARD(NAME) \
+    asm(".pushsection .text.guards, \"ax\"\n.p2align 3\nguard_" #NAME ": .byte 0xe9\n" \
+        ".long " #NAME " - . - 4\n.byte 0xcc, 0xcc, 0xcc\n.popsection"); \
+    void guard_##NAME(void);
+GUARD(tls_new) GUARD(tls_free) GUARD(tls_open_app_data) GUARD(tls_write_app_data) GUARD(tls_other)
+GUARD(tls_open_other)
+#define tls_new guard_tls_new
+#define tls_free guard_tls_free
+#define tls_open_app_data guard_tls_open_app_data
+#define tls_write_app_data guard_tls_write_app_data
+#define tls_other guard_tls_other
+#define tls_open_other guard_tls_open_other
+#endif
 #define TABLE(NAME) const struct { long dtls; void *methods[16]; } NAME = \
     { IS_DTLS, { tls_new, tls_free, BEFORE, PAIR, OTHER, OTHER, OTHER, OTHER, OTHER } }
 TABLE(tls_table);

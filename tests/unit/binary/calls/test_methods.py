@@ -62,6 +62,13 @@ def test_a_sign_that_is_missing_is_no_proof(records, word):
     assert places(records("-shared", "-fPIC", word).path) == {}
 
 
+@pytest.mark.parametrize("more", [(), ("-Wl,--no-eh-frame-hdr",)], ids=["table", "pointers"])
+def test_pointers_may_lead_to_jumps_that_guard_functions(records, more):
+    library = records("-no-pie", "-DPROGRAM", "-DGUARDED", *more)
+    found = places(library.path)
+    assert found == {name: library.truth[name] for name in (OPEN, WRITE, FREE)}
+
+
 def test_what_does_not_give_up_the_state_frees_nothing(records):
     library = records("-shared", "-fPIC", "-DKEEPS")
     assert places(library.path) == {name: library.truth[name] for name in (OPEN, WRITE)}
