@@ -278,7 +278,7 @@ def run(
     script = _script(unpacked.release, command, {**taken, **(environment or {})})
     if kernel.arch != HOST_ARCH:
         # Nothing of the other architecture ran on the host, so the loader has no list of libraries.
-        script = f"/sbin/ldconfig\n{script}"
+        script = f"/sbin/ldconfig\nexport ECAPTURE_GUEST_BESIDE=/beside\n{script}"
     disk = _disk(kernel, unpacked, script, {"WITHOUT": " ".join(without), **_shared(kernel.arch)})
     reason = ""
     for _ in range(STARTS):
@@ -327,6 +327,7 @@ def _shared(arch: str) -> dict[str, str]:
         "LOWER": str(userland.fetch_root(arch)),
         "CHECKOUT": str(CHECKOUT),
         "ENVIRONMENT": str(userland.fetch_environment(arch)),
+        "BESIDE": str(userland.fetch_beside(arch)),
     }
 
 

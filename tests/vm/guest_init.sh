@@ -3,8 +3,8 @@
 # First process of a guest. It runs twice: in the RAM disk, where it loads modules and puts the
 # host's root filesystem under a layer of memory; then, as "init second", on that root, where it
 # runs the command and reports. /settings (KEEP_TMP, WITHOUT, and for a root filesystem below the
-# host's: LOWER, where it is; CHECKOUT and ENVIRONMENT, what of the host is put into it) and
-# /command come with the RAM disk.
+# host's: LOWER, where it is; CHECKOUT, ENVIRONMENT and BESIDE, what of the host is put into it)
+# and /command come with the RAM disk.
 # Three ports lead to the host: 1 standard output, 2 standard error, 3 progress.
 
 home=/run/guest
@@ -33,6 +33,8 @@ first() {
         layer "/below$CHECKOUT" checkout "/root$CHECKOUT"
         mkdir -p "/root$CHECKOUT/.venv"
         layer "/below$ENVIRONMENT" environment "/root$CHECKOUT/.venv"
+        mkdir /root/beside
+        layer "/below$BESIDE" beside /root/beside
     fi
     mkdir -p /root/dev/pts /root/dev/shm /root$home
     mount -t devpts devpts /root/dev/pts

@@ -39,14 +39,13 @@ ESSENTIAL = (
 )
 PROGRAMS = (
     "tests/capture/test_programs.py::test_openssl_s_client_and_s_server",
-    "tests/capture/test_programs.py::test_forked_workers_of_nginx",
     "tests/capture/test_keylog.py::test_wireshark_decrypts_with_our_keys[1.3]",
     "tests/capture/test_gnutls.py::test_its_own_programs[1.3]",
     "tests/capture/test_bash.py::test_a_hundred_lines",
     "tests/capture/test_gotls.py::test_each_release_is_shown_exactly[1.15]",
     "tests/capture/test_gotls.py::test_each_release_is_shown_exactly[1.27.3]",
     "tests/capture/test_nss.py::test_tstclnt[1.3]",
-    "tests/capture/test_packets_decrypted.py::test_every_request_of_curl_to_nginx[nginx]",
+    "tests/capture/test_packets_decrypted.py::TestFiles::test_several_outputs_of_one_run",
 )
 
 

@@ -15,6 +15,7 @@ written last; with another recipe it is made anew.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -62,6 +63,9 @@ MERGED = {"bookworm": ("usr-is-merged",)}
 # Python's packages for the tests of a guest, besides what the project itself depends on.
 TEST_PACKAGES = ("aiohttp", "h2", "httpx", "hyperframe", "pytest", "wsproto")
 PLATFORMS = ("manylinux2014", "manylinux_2_28", "manylinux_2_34")
+# The first release whose arm64 packages sign return addresses and mark where calls may land.
+SIGNED = "trixie"
+SIGNED_PACKAGES = ("bash", "libc-bin", "openssl")
 MARK = ".made-from"
 PIP_TAKES_AT_MOST = 600.0  # seconds
 
@@ -87,6 +91,26 @@ def fetch_root(arch: str) -> Path:
             _merge(directory)
             _complete(directory)
             _install(requirements, arch, directory)
+            (directory / MARK).write_text(recipe)
+    return directory
+
+
+def fetch_beside(arch: str) -> Path:
+    """Return programs of the release that signs return addresses, as a root of its own.
+
+    Raises:
+        CannotRun: they cannot be had here; the text says why.
+
+    """
+    directory = vm_home() / "roots" / f"beside-{arch}"
+    recipe = "\n".join([SIGNED, *SIGNED_PACKAGES])
+    with locked(directory.name):
+        if not _is_made_from(directory, recipe):
+            shutil.rmtree(directory, ignore_errors=True)
+            suite = archive.Suite(vm_home(), archive.host_mirrors(), SIGNED, arch)
+            suite.update()
+            suite.unpack(suite.closure(*SIGNED_PACKAGES), directory)
+            _merge(directory)
             (directory / MARK).write_text(recipe)
     return directory
 
@@ -240,3 +264,23 @@ def _lay_out(directory: Path, wheel: Path) -> None:
     )
     program.chmod(0o755)
     _compile(place, root=directory, seen_as=home)
+
+
+def main() -> int:
+    """Build a wheel for another architecture; print it, and where its libraries are."""
+    parser = argparse.ArgumentParser(description=(main.__doc__ or "").partition("\n")[0])
+    parser.add_argument("arch", choices=["arm64"])
+    arch = parser.parse_args().arch
+    try:
+        root = fetch_root(arch)
+        wheel = cross.build_wheel(arch, root, CHECKOUT / "build" / f"wheel-{arch}")
+    except CannotRun as why:
+        sys.stderr.write(f"userland: {why}\n")
+        return 1
+    libraries = root / "usr" / "lib" / f"{cross.MACHINES[arch]}-linux-gnu"
+    sys.stdout.write(f"{wheel}\n{libraries}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
