@@ -26,6 +26,7 @@ OPEN_COMMANDS: Final = 16384
 """Commands that may be open at a time."""
 
 _META: Final = b"\x83"  # zsh, Src/zsh.h: stands before a byte whose bit 0x20 is flipped
+_HEAD, _WORDS = 0, 1  # lines of what zsh made of a text
 _PARTS: Final = get_args(ShellPart)
 _Key = tuple[int, int, int]
 
@@ -47,8 +48,8 @@ class _Line:
 class _Open:
     # A command that has not ended.
     __slots__ = (
-        *("begin", "comm", "expanded", "first_ns", "given", "missing", "pid", "program"),
-        *("refused", "whole"),
+        *("begin", "comm", "expanded", "first_ns", "given", "missing", "pid", "printed"),
+        *("program", "refused", "whole"),
     )
 
     def __init__(self, part: ShellPart) -> None:
@@ -61,7 +62,8 @@ class _Open:
         self.whole: dict[int, _Line] = {}
         self.refused: set[int] = set()
         self.missing = ""
-        self.program = False  # its lines are what zsh made of it
+        self.program = False  # its lines are what zsh made of it,
+        self.printed = ""  # and this the text of that
 
     def take(self, part: ShellText) -> None:
         self.missing = self.missing or part.missing
@@ -77,6 +79,21 @@ class _Open:
             self.missing = "lost"
         line.raw += part.text
         line.complete = part.last
+        if self.program and (self.missing or (part.line == _WORDS and part.last)):
+            self._print()
+
+    def _print(self) -> None:
+        # At once, since what it is made of is larger than what is kept of the text.
+        if not self.missing:
+            try:
+                raw = unmetafied(text_of(*(bytes(self.given[n].raw) for n in (_HEAD, _WORDS))))
+            except (KeyError, ProtocolError):
+                self.missing, raw = "unreadable", b""
+            if self.begin is not None and self.begin.limit and len(raw) > self.begin.limit:
+                self.missing, raw = "truncated", raw[: self.begin.limit]
+            self.printed = raw.decode("utf-8", "backslashreplace")
+        for line in self.given.values():
+            line.raw = bytearray()
 
     def is_whole(self, lines: int) -> bool:
         every = (*self.given.values(), *self.expanded.values(), *self.whole.values())
@@ -149,8 +166,7 @@ def _command(key: _Key, known: _Open, end: ShellEnd | None) -> ShellCommand | No
         elif not end.lines:
             missing = "unseen"
     if known.program:
-        text, missing = _printed(known, missing)
-        typed = text
+        text = typed = known.printed
     else:
         text, typed = _texts(known)
     if not missing and not text.strip() and not known.refused:
@@ -200,20 +216,6 @@ def _texts(known: _Open) -> tuple[str, str]:
     for whole in known.whole.values():
         text = whole.text()
     return text, typed
-
-
-def _printed(known: _Open, missing: str) -> tuple[str, str]:
-    # The text of what zsh made of it, and what is missing of that.
-    if missing:
-        return "", missing
-    begin = known.begin
-    try:
-        raw = unmetafied(text_of(*(bytes(known.given[number].raw) for number in (0, 1))))
-    except (KeyError, ProtocolError):
-        return "", "unreadable"
-    if begin is not None and begin.limit and len(raw) > begin.limit:
-        raw, missing = raw[: begin.limit], "truncated"
-    return raw.decode("utf-8", "backslashreplace"), missing
 
 
 def unmetafied(raw: bytes) -> bytes:

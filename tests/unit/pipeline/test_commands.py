@@ -89,6 +89,22 @@ def test_what_zsh_made_of_a_text_is_right_or_there_is_none(parts, missing):
     ]
 
 
+def test_what_zsh_made_of_a_text_is_not_kept():
+    stage = Commands(Summary())
+    pieces = [
+        line(WORDS, line=1, encoding="wordcode", last=False),
+        line(STRINGS, line=1, offset=len(WORDS), encoding="wordcode"),
+    ]
+    assert stage.feed([begun(origin="script"), parsed()[0], *pieces]) == []
+    [known] = stage._open.values()
+    assert known.printed == "true Ã"
+    assert [len(kept.raw) for kept in known.given.values()] == [0, 0]
+    assert stage.feed([over(lines=2)]) == [command("true Ã", origin="script")]
+    assert passed(begun(origin="script"), parsed()[0], pieces[1], over(lines=2)) == [
+        command("", origin="script", missing="lost")
+    ]
+
+
 def test_a_line_that_was_refused_was_not_run():
     refused = line(b"", form="refused")
     assert passed(begun(), line(b"!x"), refused, over()) == [command("!x", ended="not run")]
