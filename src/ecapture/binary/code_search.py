@@ -11,9 +11,9 @@ Invariant: work is bounded, whatever the file is; beyond that ``NotFoundError`` 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.functions import ListedFunctions
@@ -35,13 +35,11 @@ from ecapture.binary.secrets.operations import (
     Store,
 )
 
-SEARCHED: Final = ("x86_64",)
-"""The machines whose code is understood well enough."""
-
 BY_RECORD: Final = "; starts there by frame-table"
 """Behind the evidence of a function: what proves its start."""
 
 _T = TypeVar("_T")
+_SEARCHED: Final = ("x86_64",)  # machines whose code is understood well enough
 _LARGEST: Final = 32 << 20  # bytes of code; bash has two million
 _MOST_CALLS: Final = 1 << 19
 _NODES: Final = 8192  # instructions of one function that are looked at
@@ -75,6 +73,16 @@ class DirectCall(NamedTuple):
 
 class NotFoundError(Exception):
     """What is looked for is not to be told from the rest."""
+
+
+class ShellSearch(Protocol):
+    """Looks for the functions of one kind of shell; either method raises NotFoundError."""
+
+    def typed(self) -> Found:
+        """What reads the commands that are typed."""
+
+    def unattended(self, typed: Found) -> Found:
+        """What carries out all others, beside what reads those that are typed."""
 
 
 class CodeSearch:
@@ -256,15 +264,12 @@ class CodeSearch:
         for instruction in self.body(function).values():
             loaded: set[int] = set()
             for operation in instruction.operations:
-                if isinstance(operation, Load) and (operation.target, operation.size) == (
-                    *(SCRATCH, 4),
-                ):
-                    loaded |= fixed(operation.memory)
-                elif isinstance(operation, Store) and (operation.source, operation.value) == (
-                    *(-1, None),
-                ):
-                    for address in loaded & fixed(operation.memory):
-                        times[address] = times.get(address, 0) + 1
+                match operation:
+                    case Load(target, memory, 4) if target == SCRATCH:
+                        loaded |= fixed(memory)
+                    case Store(memory, _, -1, None):
+                        for address in loaded & fixed(memory):
+                            times[address] = times.get(address, 0) + 1
         return times
 
     def compared(self, function: int, value: int) -> set[int]:
@@ -279,6 +284,30 @@ class CodeSearch:
                 if same and not operation.test and operation.value == value:
                     found |= fixed(loaded.memory)
         return found
+
+
+def find_shell(elf: ElfFile, search: Callable[[ElfFile], ShellSearch]) -> Found:
+    """Look for a shell's functions in code that nothing names.
+
+    Raises:
+        NotExecutable: the file contradicts itself.
+    """
+    if elf.machine not in _SEARCHED:
+        return Found({}, {}, f"in code for {elf.machine} they are not looked for")
+    try:
+        looking = search(elf)
+        typed = looking.typed()
+    except NotFoundError as why:
+        return Found({}, {}, str(why))
+    try:
+        others = looking.unattended(typed)
+    except NotFoundError as why:
+        return typed._replace(unattended=str(why))
+    return Found(
+        typed.functions | others.functions,
+        typed.variables | others.variables,
+        evidence={**typed.evidence, **others.evidence},
+    )
 
 
 def only(found: Iterable[_T], what: str) -> _T:

@@ -32,10 +32,10 @@ from typing import Final
 
 from ecapture.binary.code_search import (
     BY_RECORD,
-    SEARCHED,
     CodeSearch,
     Found,
     NotFoundError,
+    find_shell,
     fixed,
     only,
 )
@@ -62,27 +62,11 @@ def find_bash(elf: ElfFile) -> Found:
     Raises:
         NotExecutable: the file contradicts itself.
     """
-    if elf.machine not in SEARCHED:
-        return Found({}, {}, f"in code for {elf.machine} they are not looked for")
-    try:
-        search = _Search(elf)
-        typed = search.run()
-    except NotFoundError as why:
-        return Found({}, {}, str(why))
-    try:
-        execution = find_execution(search, typed.functions, typed.variables)
-    except NotFoundError as why:
-        return typed._replace(unattended=str(why))
-    variables = typed.variables | execution.variables
-    return Found(
-        typed.functions | execution.functions,
-        variables,
-        evidence={**typed.evidence, **execution.evidence},
-    )
+    return find_shell(elf, _Search)
 
 
 class _Search(CodeSearch):
-    def run(self) -> Found:
+    def typed(self) -> Found:
         naming = self.naming(_TEXTS)
         for text, named in naming.items():
             if not named:
@@ -121,6 +105,10 @@ class _Search(CodeSearch):
         evidence = {name: _EVIDENCE[name] + BY_RECORD for name in functions}
         return Found(functions, variables, evidence=evidence)
 
+    def unattended(self, typed: Found) -> Found:
+        found = find_execution(self, typed.functions, typed.variables)
+        return Found(found.functions, found.variables, evidence=found.evidence)
+
     # --- functions and variables ---
 
     def _parsers(self, prompting: set[int], waiting: set[int]) -> set[tuple[int, int]]:
@@ -142,10 +130,9 @@ class _Search(CodeSearch):
         for call in self.calls(loop):
             if call.constants.get(first) == 1:
                 for operation in self.operations(call.target):
-                    if isinstance(operation, Store) and (operation.size, operation.source) == (
-                        *(4, first),
-                    ):
-                        kept |= fixed(operation.memory)
+                    match operation:
+                        case Store(memory, 4, source) if source == first:
+                            kept |= fixed(memory)
         return returned & kept
 
     def _taken(self, function: int) -> set[int]:

@@ -28,10 +28,10 @@ from typing import Final, NamedTuple
 
 from ecapture.binary.code_search import (
     BY_RECORD,
-    SEARCHED,
     CodeSearch,
     Found,
     NotFoundError,
+    find_shell,
     fixed,
     only,
 )
@@ -68,22 +68,7 @@ def find_zsh(elf: ElfFile) -> Found:
     Raises:
         NotExecutable: the file contradicts itself.
     """
-    if elf.machine not in SEARCHED:
-        return Found({}, {}, f"in code for {elf.machine} they are not looked for")
-    try:
-        search = _Search(elf)
-        typed = search.typed()
-    except NotFoundError as why:
-        return Found({}, {}, str(why))
-    try:
-        unattended = search.unattended(typed)
-    except NotFoundError as why:
-        return typed._replace(unattended=str(why))
-    return Found(
-        typed.functions | unattended.functions,
-        typed.variables | unattended.variables,
-        evidence={**typed.evidence, **unattended.evidence},
-    )
+    return find_shell(elf, _Search)
 
 
 def _found(functions: dict[str, int], variables: dict[str, int]) -> Found:
