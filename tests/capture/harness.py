@@ -103,12 +103,19 @@ def parse_text(output: bytes) -> list[Shown | Lost]:
     return found
 
 
-def wait_until(condition: Callable[[], object], what: str, deadline: float = DEADLINE) -> None:
-    """Returns when the condition holds; fails when it has not within the deadline (seconds)."""
+def wait_until(
+    condition: Callable[[], object], what: str | Callable[[], str], deadline: float = DEADLINE
+) -> None:
+    """Returns when the condition holds; fails when it has not within the deadline (seconds).
+
+    ``what`` was waited for; as a function it is asked at the end, to say what there was instead.
+    """
     end = time.monotonic() + deadline
     pause = threading.Event()
     while not condition():
-        assert time.monotonic() < end, f"in vain after {deadline:.0f} s: {what}"
+        if time.monotonic() >= end:
+            words = what if isinstance(what, str) else what()
+            pytest.fail(f"in vain after {deadline:.0f} s: {words}")
         pause.wait(0.005)
 
 

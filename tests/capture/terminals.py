@@ -22,6 +22,8 @@ from harness import DEADLINE, NOTHING, wait_until
 
 PROMPT, MORE = b"<@1>", b"<@2>"
 _TIOCGPTN = 0x80045430  # asm-generic/ioctls.h: number of the pseudo-terminal
+# read, select, poll, pselect6, ppoll: asm/unistd_64.h of x86_64; asm-generic/unistd.h
+_READING = {"0", "23", "7", "270", "271"} if os.uname().machine == "x86_64" else {"63", "72", "73"}
 INTERRUPT, SUSPEND, END = "\x03", "\x1a", "\x04"
 
 
@@ -113,7 +115,9 @@ class Terminal:
 
     def when(self, text: bytes) -> None:
         """Waits until a text was printed."""
-        wait_until(lambda: text in self._output, f"{text!r} in {bytes(self._output[-2000:])!r}")
+        wait_until(
+            lambda: text in self._output, lambda: f"{text!r} in {bytes(self._output[-2000:])!r}"
+        )
 
     def when_running(self) -> None:
         """Waits until another program has the terminal: a command is in the foreground.
@@ -132,6 +136,21 @@ class Terminal:
                 return False
 
         wait_until(foreground, "a command in the foreground")
+
+    def interrupt(self, shown: bytes) -> None:
+        """Types Ctrl-C at a prompt behind which ``shown`` is to be seen.
+
+        Not before the shell sleeps waiting for keys: readline looks whether a signal came and then
+        calls pselect, so a signal in between is noticed with the next key only (readline 8.2).
+        """
+        self.when(shown)
+        wait_until(self._waits_for_keys, "a shell that waits for keys")
+        self.send(INTERRUPT)
+
+    def _waits_for_keys(self) -> bool:
+        process = Path(f"/proc/{self.pid}")
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        return state == "S" and (process / "syscall").read_text().split()[0] in _READING
 
     def when_editing(self) -> None:
         """Waits until the shell reads key by key."""
@@ -161,5 +180,5 @@ class Terminal:
     def _wait(self, mark: bytes, times: int) -> None:
         wait_until(
             lambda: self._output.count(mark) >= times,
-            f"{times} times {mark!r} in {bytes(self._output[-2000:])!r}",
+            lambda: f"{times} times {mark!r} in {bytes(self._output[-2000:])!r}",
         )

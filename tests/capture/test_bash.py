@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import CAPTURES, DEADLINE, Captured, run_ecapture
-from terminals import END, INTERRUPT, SUSPEND, Terminal
+from terminals import END, INTERRUPT, MORE, SUSPEND, Terminal
 
 from ecapture.binary.loader import loader_cache
 
@@ -144,10 +144,10 @@ def test_interrupts_and_jobs(watched, shell):
     shell.ready()
     run = watched("--pid", shell.pid)
     shell.send("never entered")
-    shell.send(INTERRUPT)
+    shell.interrupt(b"never entered")
     shell.ready()
     shell.more("while true")
-    shell.send(INTERRUPT)
+    shell.interrupt(MORE)
     shell.ready()
     shell.send("sleep 1000\n")
     shell.when_running()
