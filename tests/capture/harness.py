@@ -192,6 +192,9 @@ class Captured:
 
     ``finish`` ends it with SIGINT and reads everything. ``output``: where it writes; None leaves
     standard output to be read from ``process.stdout``. Text is unparsed unless ``raw`` is false.
+
+    Unless a test says otherwise, the kernel's buffer has room for all that a test moves: a busy
+    machine that lets the reader wait must not look like a loss.
     """
 
     def __init__(
@@ -212,6 +215,8 @@ class Captured:
             self.path = folder / f"captured-{next(_numbers)}.{mode}"
         self._raw = raw and mode == "text"
         words = [*prefix, ECAPTURE, probe, "-m", mode, *["--raw"] * self._raw, *options]
+        if "--mapsize" not in options:
+            words += ["--mapsize", "64m"]
         if self.path is not None:
             words += ["-w", self.path]
         if command:
