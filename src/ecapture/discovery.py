@@ -57,7 +57,7 @@ from ecapture.kernel.feature import feature
 from ecapture.kernel.latecomers import Latecomers, back_ends, processes_of
 from ecapture.kernel.parameters import Parameters
 from ecapture.kernel.shells import SHAPES, Shells
-from ecapture.notices import Notices, online_processors
+from ecapture.notices import Notice, Notices, online_processors
 from ecapture.plan import Hook
 from ecapture.probes.spec import ProbeSpec
 from ecapture.unseen import Unseen
@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from ecapture.kernel.keys import Keys
 
 _log = logging.getLogger(__name__)
+# The nice value of what looks into new files, where the default is 0 and the least is -20.
+_AHEAD = -10
 # device, inode, process (0: all), whether for keys
 _Key = tuple[int, int, int, bool]
 
@@ -77,6 +79,7 @@ class _Slow(NamedTuple):
     library: Library
     keys: tuple[_Key, ...]
     older: bool
+    late: Notice | None
 
 
 class Discovery:
@@ -299,8 +302,9 @@ class Discovery:
         library: Library,
         keys: tuple[_Key, ...],
         *,
-        older: bool,
         wait: bool,
+        older: bool = False,
+        late: Notice | None = None,
     ) -> None:
         """Hooks what reading the file's code finds, later if that takes long and nobody waits."""
         plain = () if not self._is_open(library) else tuple((*key[:3], False) for key in keys)
@@ -313,11 +317,12 @@ class Discovery:
             raise TargetNotFound(looked_for=name, looked_in="the file system") from error
         if not self._quick(os.fstat(fd), library):
             if not wait:
-                self._slow.put(_Slow(fd, name, library, keys, older))
+                self._slow.put(_Slow(fd, name, library, keys, older, late))
                 return
             _log.info("%s is new and large: looking into its code, once, before the start", name)
         try:
             self._attach_read(f"/proc/self/fd/{fd}", name, library, keys, older=older)
+            self._tell_late(keys[0], late)
         finally:
             os.close(fd)
 
@@ -351,6 +356,7 @@ class Discovery:
                             file.keys,
                             older=file.older,
                         )
+                        self._tell_late(file.keys[0], file.late)
             finally:
                 os.close(file.fd)
 
@@ -438,6 +444,9 @@ class Discovery:
         known: set[_Key] = set()
         # Needed by the first file that nobody has seen, whose process may not live long.
         importlib.import_module("ecapture.binary.identify")
+        # What is late is not shown, so this goes ahead of the programs that begin meanwhile.
+        with contextlib.suppress(OSError):  # not everybody who may capture may do that
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _AHEAD)
         with Cache.of_user() as cache:
 
             def look_again(missed: int) -> None:
@@ -447,23 +456,15 @@ class Discovery:
 
             with closing(Notices(watch, self._wake_read, self._only, look_again)) as notices:
                 while (notice := notices.take()) is not None:
-                    size, pid, start, path = notice
                     try:
-                        self._look(pid, start, size, path, known, cache)
+                        self._look(notice, known, cache)
                     except TargetError as error:
-                        _log.debug("mapping of %s by %d: %s", path, pid, error)
+                        _log.debug("mapping of %s by %d: %s", notice.path, notice.pid, error)
 
-    def _look(
-        self,
-        pid: int,
-        start: int,
-        size: int,
-        path: str,
-        known: set[_Key],
-        cache: Cache,
-    ) -> None:
-        key_pid = pid if self._only else 0
-        found = _locate(pid, start, start + size, path)
+    def _look(self, notice: Notice, known: set[_Key], cache: Cache) -> None:
+        path = notice.path
+        key_pid = notice.pid if self._only else 0
+        found = _locate(notice.pid, notice.start, notice.start + notice.size, path)
         if found is None:
             return
         place, status = found
@@ -482,12 +483,17 @@ class Discovery:
                 if library is not None and self._places(library):
                     with self._unseen.refusals(key, path):
                         self._attach(held, path, library, key)
+                        self._tell_late(key, notice)
                 if library is not None and self._needs_reading(library):
                     with self._unseen.refusals(key_of_keys, path):
-                        self._read(held, path, library, (key_of_keys,), older=False, wait=False)
+                        self._read(held, path, library, (key_of_keys,), wait=False, late=notice)
         except TargetNotFound:
             known.discard(key)  # the next to map it will be asked again
             raise
+
+    def _tell_late(self, key: _Key, notice: Notice | None) -> None:
+        if notice is not None and key in self._attached:
+            self._unseen.tell_late(key, notice.path, notice.pid, notice.mapped_ns)
 
 
 def _keys(programs: Programs) -> Keys:

@@ -2,7 +2,9 @@
 """What the kernel tells of new executable mappings, in the order in which files are looked into.
 
 Small ones first: a large program may take a second to look into, while a library that was mapped
-behind it begins its work within milliseconds. A large one waits only as long as others come.
+behind it begins its work within milliseconds. A large one lets those pass that were mapped within
+the time that it takes itself, and no others: where programs start all the time, as under a
+compiler, it would wait for ever.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ import os
 import select
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+# How long a byte of an executable mapping takes, about: 4 to 13 ns were measured.
+_LOOKED_INTO_NS: Final = 10
 
 
 class Watch(Protocol):
@@ -26,14 +31,19 @@ class Watch(Protocol):
     def lost(self) -> int:
         """Notices for which there was no room."""
 
-    def read(self) -> list[tuple[int, int, int, str, str]]:
-        """Process, address, size in bytes, path and build id of each new mapping."""
+    def read(self) -> list[tuple[int, int, int, str, str, int]]:
+        """Process, address, size in bytes, path, build id and time (ns) of each new mapping."""
 
 
 class Notice(NamedTuple):
-    """An executable mapping of ``size`` bytes, ordered by it."""
+    """An executable mapping of ``size`` bytes, ordered by ``due_ns``.
 
+    ``mapped_ns`` is when it was made, by CLOCK_MONOTONIC.
+    """
+
+    due_ns: int
     size: int
+    mapped_ns: int
     pid: int
     start: int
     path: str
@@ -67,7 +77,7 @@ class Notices:
         self._poll.close()
 
     def take(self) -> Notice | None:
-        """The smallest of all that have come."""
+        """The one that is due first of all that have come."""
         while True:
             ready = self._poll.poll(None if self._looked and not self._pending else 0)
             self._looked = True
@@ -78,9 +88,10 @@ class Notices:
                 return heapq.heappop(self._pending)
 
     def _gather(self) -> None:
-        for pid, start, size, path, _build_id in self._watch.read():
+        for pid, start, size, path, _build_id, mapped_ns in self._watch.read():
             if path.startswith("/") and (not self._pids or pid in self._pids):
-                heapq.heappush(self._pending, Notice(size, pid, start, path))
+                due_ns = mapped_ns + size * _LOOKED_INTO_NS
+                heapq.heappush(self._pending, Notice(due_ns, size, mapped_ns, pid, start, path))
         if self._watch.lost > self._lost:
             missed, self._lost = self._watch.lost - self._lost, self._watch.lost
             self._on_loss(missed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Collection, Iterator
 from typing import Final
 
@@ -19,6 +20,8 @@ _log = logging.getLogger(__name__)
 _SHELLS: Final = {"bash": "execute_command_internal", "zsh": "execode"}
 """Shells, and what carries out the commands that nobody types."""
 _UNKNOWN_SHELLS: Final = frozenset(("busybox", "dash", "fish"))
+
+_WORTH_TELLING_S: Final = 0.1
 
 
 class Unseen:
@@ -66,6 +69,24 @@ class Unseen:
         except ECaptureError as error:
             if self._first(key):
                 _log.warning("%s cannot be observed: %s", name, error)
+
+    def tell_late(self, key: tuple[object, ...], name: str, pid: int, mapped_ns: int) -> None:
+        """Says for how long a process had used a file that was hooked just now.
+
+        ``mapped_ns`` is when it began, by CLOCK_MONOTONIC.
+
+        Only a program or library that nobody has seen takes time to be hooked; those that use it
+        afterwards are seen from their first call.
+        """
+        late_s = (time.monotonic_ns() - mapped_ns) / 1e9
+        if late_s >= _WORTH_TELLING_S and self._first(("late", key)):
+            _log.info(
+                "%s is new and had to be looked into first: what process %d did with it in the"
+                " first %.1f s is missed; whoever starts with it from now on is seen at once",
+                name,
+                pid,
+                late_s,
+            )
 
     def _first(self, what: object) -> bool:
         if what in self._said:

@@ -7,7 +7,6 @@ import datetime as dt
 import decimal
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -547,20 +546,6 @@ def test_a_recording_is_replayed_to_the_same(capture, mariadb, tmp_path):
     (found,) = [line for line in jsonl(replayed) if "ccc" in line["text"]]
     assert found["text"] == f"select '{'c' * 40_000}'"
     assert (found["outcome"], found["rows"]) == ("ok", 1)
-
-
-def test_a_server_that_starts_later_is_seen_from_its_first_session(capture, tmp_path):
-    with capture("--comm", "mariadbd", "-d", probe="mysqld", mode="jsonl") as run:
-        copy = tmp_path / "mariadbd"
-        shutil.copyfile("/usr/sbin/mariadbd", copy)
-        copy.chmod(0o755)
-        with mysql_servers.mariadb(tmp_path, program=copy) as server:
-            server.run("select 'the first'")
-            wait_until(lambda: "the first" in Path(run.path).read_text(), "the statement")
-            pid = server.pid
-        run.finish()
-    found = [line for line in jsonl(Path(run.path)) if line["text"] == "select 'the first'"]
-    assert [line["pid"] for line in found] == [pid]
 
 
 def test_servers_without_names_and_functions_named_by_hand(capture, tmp_path):

@@ -6,6 +6,7 @@ import gc
 import mmap
 import os
 import shutil
+import time
 
 import pytest
 from speaking import DEADLINE, Hooked, settings, spoken
@@ -304,12 +305,14 @@ def test_an_executable_mapping_is_told_with_path_and_build_id(speaker_path, tmp_
         build_id = elf.build_id
     processors = sorted(os.sched_getaffinity(0))
     watch = _native.MapWatch(processors)
+    began_ns = time.monotonic_ns()
     try:
         assert len(watch.fds) == len(processors)
         with path.open("rb") as file:
             area = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
         (found,) = [one for one in watch.read() if one[3] == str(path)]
-        pid, address, size, _path, told = found
+        pid, address, size, _path, told, mapped_ns = found
+        assert began_ns <= mapped_ns <= time.monotonic_ns()
         maps = [line.split() for line in open("/proc/self/maps") if str(path) in line]  # noqa: PTH123, SIM115
         assert pid == os.getpid()
         assert f"{address:x}-{address + size:x}" == maps[0][0]

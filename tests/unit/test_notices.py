@@ -19,10 +19,10 @@ class Watch:
         self.lost = 0
         self._read_end, self._write_end = os.pipe()
         self.fds = [self._read_end]
-        self._told: list[tuple[int, int, int, str, str]] = []
+        self._told: list[tuple[int, int, int, str, str, int]] = []
 
-    def tell(self, path: str, size: int, pid: int = 1) -> None:
-        self._told.append((pid, 0x1000, size, path, ""))
+    def tell(self, path: str, size: int, pid: int = 1, at_ns: int = 0) -> None:
+        self._told.append((pid, 0x1000, size, path, "", at_ns))
         os.write(self._write_end, b"x")
 
     def read(self):
@@ -59,13 +59,27 @@ def test_small_ones_come_first_also_those_that_came_later(watch, wake):
         assert [notices.take().path for _ in range(2)] == ["/smaller", "/large"]
 
 
+def test_a_large_one_waits_no_longer_than_it_takes(watch, wake):
+    """However many small ones come: each takes its turn by when it came and how long it takes."""
+    with closing(Notices(watch, wake[0], (), pytest.fail)) as notices:
+        watch.tell("/large", 1 << 20, at_ns=1_000)
+        taken = []
+        for n in range(1, 40):
+            watch.tell(f"/{n}", 4096, at_ns=n * 1_000_000)
+            taken.append(notices.take().path)
+        at = taken.index("/large")
+        assert taken[:at] == [f"/{n}" for n in range(1, at + 1)]
+        assert 1 <= at < 20  # a megabyte takes some ten milliseconds
+
+
 def test_only_files_of_these_processes(watch, wake):
     with closing(Notices(watch, wake[0], (7,), pytest.fail)) as notices:
         watch.tell("/other", 1, pid=8)
         watch.tell("//anon", 1, pid=8)
         watch.tell("[vdso]", 1, pid=7)
         watch.tell("/mine", 2, pid=7)
-        assert notices.take() == (2, 7, 0x1000, "/mine")
+        found = notices.take()
+        assert (found.size, found.pid, found.start, found.path) == (2, 7, 0x1000, "/mine")
 
 
 def test_a_wake_up_ends_it_whatever_is_pending(watch, wake):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import msgspec
 import pytest
@@ -94,3 +95,15 @@ def test_a_refusal_is_told_of_once_and_what_is_gone_not_at_all(caplog):
     assert line.startswith("/bin/x cannot be observed: ")
     with pytest.raises(ValueError, match="other"), unseen.refusals((7, 3), "/bin/z"):
         raise ValueError("other")
+
+
+def test_what_passed_before_a_file_was_hooked_is_told_of_once(caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(time, "monotonic_ns", lambda: 5_000_000_000)
+    unseen = Unseen(SHELLS)
+    for mapped_ns in (4_950_000_000, 2_600_000_000, 1_000_000_000):
+        unseen.tell_late((7, 1, 0, False), "/bin/x", 17, mapped_ns)
+    (line,) = caplog.messages
+    assert "/bin/x is new " in line
+    assert "process 17 " in line
+    assert "in the first 2.4 s " in line

@@ -225,8 +225,11 @@ class MapWatch:
     def lost(self) -> int:
         """Notices for which there was no room."""
 
-    def read(self) -> list[tuple[int, int, int, str, str]]:
-        """What was mapped since the last call: (pid, address, bytes, path, build id or "")."""
+    def read(self) -> list[tuple[int, int, int, str, str, int]]:
+        """What was mapped since the last call.
+
+        That is (pid, address, bytes, path, build id or "", when in ns of CLOCK_MONOTONIC).
+        """
 
     def close(self) -> None:
         """Ends the watch."""

@@ -50,16 +50,13 @@ cdef extern from *:
 
     /* PERF_RECORD_MMAP2 of everything that is mapped executable on one CPU, with build ids (Linux 5.12) or without. */
     static int ec_perf_open(int cpu, int with_build_id) {
-        struct perf_event_attr attr;
-        memset(&attr, 0, sizeof(attr));
-        attr.size = sizeof(attr);
-        attr.type = PERF_TYPE_SOFTWARE;
-        attr.config = PERF_COUNT_SW_DUMMY;
-        attr.mmap = 1;
-        attr.mmap2 = 1;
-        attr.build_id = with_build_id;
-        attr.watermark = 1;
-        attr.wakeup_watermark = 1;
+        /* "sample_id_all": every record ends with what "sample_type" names */
+        struct perf_event_attr attr = {
+            .size = sizeof(attr), .type = PERF_TYPE_SOFTWARE, .config = PERF_COUNT_SW_DUMMY,
+            .mmap = 1, .mmap2 = 1, .build_id = with_build_id,
+            .watermark = 1, .wakeup_watermark = 1,
+            .sample_type = PERF_SAMPLE_TIME, .sample_id_all = 1, .use_clockid = 1, .clockid = CLOCK_MONOTONIC,
+        };
         return syscall(__NR_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
     }
 
@@ -569,7 +566,7 @@ cdef class MapWatch:
                 memcpy(record, ring + start, first)
                 memcpy(record + first, ring, length - first)
             kind = (<uint32_t *>record)[0]
-            if kind == PERF_RECORD_MMAP2 and length >= 72:
+            if kind == PERF_RECORD_MMAP2 and length >= 80:
                 found.append(self._mapping(record, length))
             elif kind == PERF_RECORD_LOST and length >= 24:
                 self.lost += (<uint64_t *>(record + 16))[0]
@@ -583,10 +580,11 @@ cdef class MapWatch:
         address = (<uint64_t *>(record + 16))[0]
         size = (<uint64_t *>(record + 24))[0]
         path = (<char *>(record + 72))[:length - 72].split(b"\0", 1)[0]
+        mapped_ns = (<uint64_t *>(record + length - 8))[0]
         build_id = ""
         if misc & PERF_RECORD_MISC_MMAP_BUILD_ID:
             build_id = (<char *>(record + 44))[:min(record[40], 20)].hex()
-        return pid, address, size, os.fsdecode(path), build_id
+        return pid, address, size, os.fsdecode(path), build_id, mapped_ns
 
     def close(self):
         pages, fds = self._pages or (), self.fds or ()
