@@ -37,8 +37,10 @@ Recordings (`-m record`) hold what was captured, unchanged: they are redacted wh
 Names are compared without case and without anything but letters and digits: `access_token`,
 `Access-Token`, `accessToken` and `user%5Baccess_token%5D` are the same, or end in the same.
 
-In header fields, query strings, forms (URL-encoded and multipart), JSON at any depth, and lines of
-the form `name: value` or `name=value`, a name is taken for that of a credential if it ends in
+In header fields, query strings and fragments, forms (URL-encoded and multipart), JSON at any depth,
+elements and attributes of XML and HTML, arguments of GraphQL, lists of names with their values
+(`{{"name": "DB_PASSWORD", "value": "…"}}`), assignments (`name = "value"`), and lines of the form
+`name: value` or `name=value`, a name is taken for that of a credential if it ends in
 
 {_listed(credentials.ENDINGS)}
 
@@ -72,6 +74,8 @@ Wherever they stand, in any field and any content:
 - what follows the word `Bearer`, if it has digits or is long
 - JSON Web Tokens (`eyJ….….…`)
 - private keys in PEM form
+- what follows `PASS`, `LOGIN name`, `AUTH PLAIN` and `AUTHENTICATE PLAIN` (also `XOAUTH2`) at the
+  beginning of a line, as POP3, FTP, IMAP and SMTP have it
 - tokens that begin as those of
 
 | issuer | beginning |
@@ -86,6 +90,8 @@ Wherever they stand, in any field and any content:
   calls of the program, and header fields of HTTP/2, which are compressed.
 - Credentials in other character sets than those that contain ASCII (UTF-16), or in base64 beyond
   the fields named above.
+- Credentials that are told apart by their place alone: a second answer after `AUTH LOGIN`, the
+  words of Redis, the variables of GraphQL where they have names of their own, plain lists.
 - Images, audio, video and fonts, which are not searched.
 - Names that are not in these lists. Look at what you are about to pass on.
 """

@@ -34,12 +34,15 @@ REPLACEMENT: Final = "REDACTED"
 ENDINGS: Final = (
     "authorization",
     "password",
+    "passwords",
     "passwd",
     "passphrase",
     "passcode",
     "secret",
+    "secrets",
     "token",
     "api_key",
+    "api_keys",
     "secret_key",
     "access_key",
     "private_key",
@@ -145,7 +148,7 @@ TOKENS: Final = (
 # --- names ---
 
 _NOT_NAME: Final = re.compile(r"[^a-z0-9]+")
-_ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ESCAPED: Final = re.compile(rb"(?:%|\\{1,7}u00)([0-9A-Fa-f]{2})")  # of URLs, and of JSON
 
 
 def _plain(name: str) -> str:
@@ -271,7 +274,7 @@ _NAME_LIMIT: Final = 64
 _VALUE: Final = re.compile(rb"""([^&\s"'<>#\\]*+)""")
 _QUOTED: Final = re.compile(rb"""["']([^"'\r\n]*+)""")
 _FORM_VALUE: Final = re.compile(rb"([^&\r\n]*+)")
-_SEPARATORS: Final = b"?&;"
+_SEPARATORS: Final = b"?&;#"
 _BETWEEN_WORDS: Final = b" \t\r\n,({[\"'"
 
 
@@ -338,7 +341,11 @@ def _mask_parts(data: bytes, mask: Mask) -> bytes:
 
 # --- JSON, also within strings, where its quotes have backslashes before them ---
 
-_KEY: Final = re.compile(rb"""(["'])([A-Za-z0-9_.$@ \-]{1,64}+)(\\{0,7}+)\1\s{0,64}+:\s{0,64}+""")
+# In a name anything may stand, also escaped.
+_KEY: Final = re.compile(
+    rb"""(["'])([^"'\\\r\n]{0,256}+(?:\\{1,7}+u[0-9A-Fa-f]{4}[^"'\\\r\n]{0,256}+){0,32}+)"""
+    rb"""(\\{0,7}+)\1\s{0,64}+:\s{0,64}+"""
+)
 _COLON: Final = re.compile(rb"\s{0,64}+:")
 _NUMBER: Final = re.compile(rb"-?[0-9][0-9.eE+\-]{0,62}+")
 _NESTED: Final = re.compile(rb"""[\[\]{}"']|-?[0-9][0-9.eE+\-]{0,62}+""")
@@ -426,6 +433,84 @@ def _string_end(data: bytes, start: int, quote: bytes, escapes: int) -> int:
     return len(data)
 
 
+# --- names and texts in code and configuration: GraphQL, scripts, TOML, INI ---
+
+_ASSIGNED: Final = re.compile(rb"""[:=](?<=[^"'\\][:=])[ \t]{0,8}+(\\{0,7}+)(["'`])""")
+_QUOTES: Final = (b'"', b"'", b"`")
+_SPACED: Final = re.compile(
+    rb"""\n[ \t]{0,32}+([\w.\-]{1,64}+)[ \t]{0,8}+=[ \t]{1,8}+([^\s"'][^\r\n]*+)"""
+)
+
+
+def _mask_assigned(data: bytes, mask: Mask) -> bytes:
+    out, at = [], 0
+    for sign in _ASSIGNED.finditer(data):
+        if sign.start() < at:
+            continue
+        before = data[max(0, sign.start() - _NAME_LIMIT - 8) : sign.start()].rstrip(b" \t")
+        name = before[len(before.rstrip(_IN_NAMES)) :]
+        if not name or not names_credential(name, "anywhere"):
+            continue
+        quote, start = sign[1] + sign[2], sign.end()
+        if data.startswith(2 * quote, start):  # a text of several lines, as GraphQL and TOML have
+            start += 2 * len(quote)
+            found = data.find(3 * quote, start)
+            end = len(data) if found < 0 else found
+        else:
+            end = _string_end(data, start, sign[2], len(sign[1]))
+        out += [data[at:start], mask(data[start:end])]
+        at = end
+    return b"".join(out) + data[at:] if out else data
+
+
+def _mask_last(pattern: re.Pattern[bytes], data: bytes, mask: Mask) -> bytes:
+    # what a match ends with, if it begins with the name of a credential
+    def masked(match: re.Match[bytes]) -> bytes:
+        text = match[match.lastindex or 0]
+        if not names_credential(match[1], "anywhere") or text.isspace():
+            return match[0]
+        return match[0][: -len(text)] + mask(text)
+
+    return pattern.sub(masked, data)
+
+
+# --- markup: XML, SOAP, forms of HTML; and lists of names with values, as of environments ---
+
+_ELEMENT: Final = re.compile(
+    rb"<([A-Za-z_][\w.:\-]{0,63}+)(?:\s[^<>]{0,1024}+)?+(?<!/)>"
+    rb"(?:<!\[CDATA\[((?s:.){1,512}?)(?=\]\]>)|([^<]++))"
+)
+_NAMED: Final = re.compile(
+    rb"""[nkNK](?:ame|ey)\\{0,7}+["']?+\s{0,8}+[:=]\s{0,8}+(\\{0,7}+)(["'])([^"'\\\r\n]{1,128}+)\1\2"""
+    rb"""\s{0,64}+,?+\s{0,64}+\\{0,7}+["']?+[vV]alue\\{0,7}+["']?+\s{0,8}+[:=]\s{0,8}+\1\2"""
+)
+
+
+def _mask_named(data: bytes, mask: Mask) -> bytes:
+    out, at = [], 0
+    for pair in _NAMED.finditer(data):
+        if pair.start() < at or not names_credential(pair[3], "anywhere"):
+            continue
+        end = _string_end(data, pair.end(), pair[2], len(pair[1]))
+        out += [data[at : pair.end()], mask(data[pair.end() : end])]
+        at = end
+    return b"".join(out) + data[at:] if out else data
+
+
+# --- commands of other protocols: POP3, FTP, IRC; SMTP; IMAP ---
+
+_LOGIN: Final = re.compile(
+    rb"(\n(?:[A-Za-z0-9.]{1,16}+ )?"
+    rb"(?:PASS|AUTH(?:ENTICATE)? (?:PLAIN|XOAUTH2)|LOGIN [^\s]{1,256}+) )"
+    rb"([^\r\n]++)"
+)
+_LOGIN_WORDS: Final = (b"PASS ", b"AUTH ", b"AUTHENTICATE ", b"LOGIN ")
+
+
+def _mask_login(data: bytes, mask: Mask) -> bytes:
+    return _LOGIN.sub(lambda match: match[1] + mask(match[2]), b"\n" + data)[1:]
+
+
 # --- what is known by its looks ---
 
 _USER: Final = re.compile(rb"""(://[^\s/?#@:"'<>\\]{0,256}+:)([^\s/?#"'<>\\]{1,1024})(?=@)""")
@@ -492,4 +577,18 @@ def mask_text(data: bytes, mask: Mask, *, form: bool = False) -> bytes:
         data = _mask_parts(data, mask)
     if b"=" in data:
         data = _mask_parameters(data, mask, form=form)
-    return _mask_looks(data, mask)
+        if b"= " in data:
+            data = _mask_last(_SPACED, b"\n" + data, mask)[1:]
+    return _mask_looks(_mask_languages(data, mask), mask)
+
+
+def _mask_languages(data: bytes, mask: Mask) -> bytes:
+    if any(quote in data for quote in _QUOTES):
+        data = _mask_assigned(data, mask)
+        if b"alue" in data:
+            data = _mask_named(data, mask)
+    if b"</" in data:
+        data = _mask_last(_ELEMENT, data, mask)
+    if any(login in data for login in _LOGIN_WORDS):
+        data = _mask_login(data, mask)
+    return data

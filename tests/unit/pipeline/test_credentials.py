@@ -240,12 +240,87 @@ def test_json_in_strings_of_json(document):
         assert all(set(value) == {"*"} for value in read.values())
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "db/password",
+        "spring:password",
+        "user[password]",
+        "contraseña_password",
+        "x" * 80 + "_password",
+        "a password",
+        r"p\u0061ssword",
+        r"\u0070\u0061\u0073\u0073\u0077\u006F\u0072\u0064",
+        "#/secret",
+        "passwords",
+    ],
+)
+def test_keys_of_json_whatever_stands_in_them(key):
+    text = f'{{"{key}": "hunter2", "x": "y"}}'
+    assert mask_text(text.encode(), stars).decode() == text.replace("hunter2", "*" * 7)
+    inner = json.dumps({"log": text})
+    assert "hunter2" not in mask_text(inner.encode(), stars).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<password>{}</password>",
+        '<wsse:Password Type="http://x#PasswordText">{}</wsse:Password>',
+        "<api-key>\n{}\n</api-key>",
+        "<secret><![CDATA[{}]]></secret>",
+        '<input type="hidden" name="csrf_token" value="{}">',
+        '[{{"name": "DB_PASSWORD", "value": "{}"}}]',
+        '[{{"key":"api_key",\n "value":"{}"}}]',
+        r'{{"env": "[{{\"name\": \"TOKEN\", \"value\": \"{}\"}}]"}}',
+        'mutation {{ login(user: "bob", password: "{}") {{ id }} }}',
+        r'{{"query":"mutation {{ login(user: \"bob\", password: \"{}\") {{ id }} }}"}}',
+        'login(password: """{}""")',
+        'password = "{}"',
+        "    api_key = '{}'",
+        "const password = `{}`;",
+        "{{password: '{}'}}",
+        "[db]\nuser = bob\npassword = {}\nport = 1\n",
+        "password = {}\n",
+        "https://client.example/cb#access_token={}&state=1",
+        "USER bob\r\nPASS {}\r\n",
+        "a1 LOGIN bob {}\r\n",
+        "AUTH PLAIN {}\r\n",
+        "A2 AUTHENTICATE PLAIN {}\r\n",
+    ],
+)
+def test_other_places(text):
+    said = text.format("hunter2")
+    assert mask_text(said.encode(), stars).decode() == text.format("*" * 7)
+    assert "hunter2" not in mask_text(said.encode(), word).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<label for="password">Password</label>',
+        "<password/>text",
+        "<passwords>\n  <entry>1</entry></passwords>",
+        '[{"name": "user", "value": "bob"}]',
+        'find(name: "bob", first: 10)',
+        'x = "password"',
+        "if a == 'token': pass",
+        "LOGIN failed\r\n",
+        "tokens_used = 12\n",
+    ],
+)
+def test_other_places_that_hold_no_credential(text):
+    assert mask_text(text.encode(), stars).decode() == text
+
+
 hostile = st.lists(
     st.sampled_from(
         [b'"', b"'", b"\\", b"password", b"token", b":", b"=", b"&", b"{", b"[", b"}", b"]", b"1",
          b"-", b"\r\n", b"\n", b" ", b"--", b"://", b"@", b"eyJabcdefghij", b".", b"Bearer ", b"%",
          b"%20", b"ghp_", b"Content-Disposition: form-data; name=", b"-----BEGIN PRIVATE KEY-----",
-         b"-----END", b"Cookie: ", b";", b"\xff", b"\xc3", b"\x00", b"Authorization: "]
+         b"-----END", b"Cookie: ", b";", b"\xff", b"\xc3", b"\x00", b"Authorization: ",
+         b"\\u0061", b"<", b">", b"</", b"<![CDATA[", b"name", b"value", b"`", b" = ", b"#",
+         b"PASS ", b"LOGIN a "]
     ),
     max_size=40,
 ).map(b"".join)  # fmt: skip
@@ -269,6 +344,8 @@ def test_any_bytes(data, form):
         b"Token:\n ", b"Content-Disposition: form-data;\n", b"a", b" ", b"a:", b"'a':", b"%", b"[",
         b"Content-Disposition: form-data; name=key\n\n", b"%20eyJ", b'{"token":{', b"a=", b"=",
         b"a.", b"\\u0026", b"a%5B", b"\\nToken:", b"'Token:",
+        b'"\\u0061', b"<a ", b"<a>", b"<token>", b"</", b'name="x",', b"name='token',value='",
+        b'a = "', b'a="""', b"a= b\n", b"\na = ", b"#a=", b"PASS ", b"\nLOGIN a ", b'":', b':"',
     ],
 )  # fmt: skip
 def test_linear(piece):
