@@ -14,6 +14,8 @@
  *   int hend(Eprog)                                  TAKEN           it is complete: its text is between chline and hptr
  *   void execstring(char *, int, int, char *)        STRING, STRUNG
  *   void execode(Eprog, int, int, char *)            EXECUTE(D)      what was parsed is run, and where it is from
+ * dash (ash.bpf.c has the rest of it):
+ *   int evalstring(char *, int)                      STRING, STRUNG
  *
  * The row of a file in "shell_rows" says where its functions and variables are; the attach cookie is the row. How a
  * command ended is what the shell itself keeps for $?, read when it begins to read the next one.
@@ -39,23 +41,6 @@
 #define INPUT_STRING 3 /* bash, enum stream_type: st_string */
 #define NO_PIPE -1
 #define PROGRAM_LINES 2 /* zsh: what it parsed, and the structure that says where that is */
-
-struct place {
-	struct shell *shell;
-	struct ec_shell_row *row;
-};
-
-/* The shell that entered a function, whose address in its file is "function" in its row; created if it is new. */
-#define ENTERED(place, regs, number, function)                                                   \
-	do {                                                                                     \
-		struct ec_settings *wanted_ = get_settings();                                    \
-		__u32 pid_ = bpf_get_current_pid_tgid() >> 32, row_ = (number);                  \
-		(place).shell = NULL;                                                            \
-		(place).row = bpf_map_lookup_elem(&shell_rows, &row_);                           \
-		if (wanted_ && (place).row && (place).row->function && is_target(wanted_, pid_)) \
-			(place).shell = get_shell(pid_, row_,                                    \
-						  instruction(regs) - (place).row->function);    \
-	} while (0)
 
 /* --- what is typed --- */
 
@@ -408,19 +393,28 @@ int shell_executed(struct pt_regs *regs)
 	return 0;
 }
 
-/* zsh: only the text of -c comes in the context "cmdarg" (Src/init.c, zsh_main). */
+/* Texts are executed for many reasons. That of -c has the context "cmdarg" in zsh (Src/init.c, zsh_main); in dash it
+ * is what main found among its arguments. */
+static __always_inline int is_of_command_line(const struct place *at, struct pt_regs *regs)
+{
+	char context[8] = {};
+
+	if (at->row->source)
+		return argument(regs, 0) == read_pointer(at->shell->base + at->row->string);
+	bpf_probe_read_user_str(context, sizeof(context), (void *)argument(regs, 3));
+	return context[0] == 'c' && context[1] == 'm' && context[2] == 'd' && context[3] == 'a' && context[4] == 'r';
+}
+
 static __always_inline int string(struct pt_regs *regs, __u32 number)
 {
 	struct line line = { .address = argument(regs, 0), .length = WHOLE, .encoding = EC_ENCODING_META };
-	char context[8] = {};
 	struct place at;
 
 	ENTERED(at, regs, number, stringer);
-	if (!at.shell || at.shell->string)
+	if (!at.shell || at.shell->string || !is_of_command_line(&at, regs))
 		return 0;
-	bpf_probe_read_user_str(context, sizeof(context), (void *)argument(regs, 3));
-	if (context[0] != 'c' || context[1] != 'm' || context[2] != 'd' || context[3] != 'a' || context[4] != 'r')
-		return 0;
+	if (at.row->source)
+		line.encoding = EC_ENCODING_PLAIN;
 	at.shell->string = frame_at_entry(regs);
 	at.shell->string_command = line.command = ++at.shell->last;
 	at.shell->started_ns = bpf_ktime_get_boot_ns();
@@ -474,10 +468,14 @@ static __always_inline int end_shell(__u8 how, __s32 status, __u8 has_status)
 		ending.command = step->command;
 		ending.started_ns = step->started_ns;
 		ending.lines = step->lines;
+		ending.how = how;
+		if (step->phase == PHASE_READING && how == EC_ENDING_EXITED)
+			ending.how = EC_ENDING_NOT_RUN;
 		bpf_map_delete_elem(&steps, &gone);
 		if (ending.command)
 			send_end(&ending);
 	}
+	ending.how = how;
 	if (shell->string) {
 		ending.command = shell->string_command;
 		ending.started_ns = shell->started_ns;
@@ -514,28 +512,6 @@ int BPF_PROG(shell_exec)
 {
 	return end_shell(EC_ENDING_REPLACED, 0, 0);
 }
-
-/* --- programs that are entered with the row of their file --- */
-
-/* Kernels without attach cookies (before 5.15, commit 7adfc6c9b315): one program for each row. */
-#define SLOT(NAME, FUNCTION, N)                               \
-	SEC("uprobe") int NAME##_##N(struct pt_regs *regs)    \
-	{                                                     \
-		return FUNCTION(regs, N);                     \
-	}
-#define BY_FILE(NAME, FUNCTION)                               \
-	SEC("uprobe") int NAME(struct pt_regs *regs)          \
-	{                                                     \
-		return FUNCTION(regs, bpf_get_attach_cookie(regs)); \
-	}                                                     \
-	SLOT(NAME, FUNCTION, 0)                               \
-	SLOT(NAME, FUNCTION, 1)                               \
-	SLOT(NAME, FUNCTION, 2)                               \
-	SLOT(NAME, FUNCTION, 3)                               \
-	SLOT(NAME, FUNCTION, 4)                               \
-	SLOT(NAME, FUNCTION, 5)                               \
-	SLOT(NAME, FUNCTION, 6)                               \
-	SLOT(NAME, FUNCTION, 7)
 
 BY_FILE(shell_read, read_next)
 BY_FILE(shell_expand, expand)

@@ -158,6 +158,11 @@ enum ec_shape {
 	EC_SHAPE_SHELL_STEP = 72,     /* a simple command was printed into a variable and will be run */
 	EC_SHAPE_SHELL_EXECUTE = 73,  /* any command is executed: (command, background, pipe in, pipe out, ...) */
 	EC_SHAPE_SHELL_EXECUTED = 74, /* returns its status */
+	/* dash's are told in ash.bpf.c */
+	EC_SHAPE_SHELL_ASH_READ = 75,	/* a command is going to be read: (typed) */
+	EC_SHAPE_SHELL_ASH_PARSED = 76, /* returns it */
+	EC_SHAPE_SHELL_ASH_LINE = 77,	/* not a function but its return: a line was read */
+	EC_SHAPE_SHELL_ASH_LOOPED = 78, /* returns when a file was read */
 };
 
 /* How a session's thread is handed a command. */
@@ -226,6 +231,7 @@ enum ec_encoding {
 	EC_ENCODING_PLAIN = 0,
 	EC_ENCODING_META = 1, /* zsh: 0x83 stands before a byte whose bit 0x20 is flipped (Src/utils.c, metafy) */
 	EC_ENCODING_WORDCODE = 2, /* zsh: what it parsed: in line 0 its struct eprog, in line 1 words and strings */
+	EC_ENCODING_READ = 3, /* a line with its line feed, if it has one */
 };
 
 /* How a command ended. */
@@ -515,6 +521,9 @@ struct ec_shell_row {
 	__u64 taker;	    /* TAKEN, */
 	__u64 stringer;	    /* STRING */
 	__u64 executor;	    /* and EXECUTE */
+	__u64 line;	    /* dash: the instruction where a line was read, */
+	__u64 loop;	    /* a function that reads files, 0 if what nobody types is not wanted, */
+	__u64 loop_end;	    /* and what is behind it */
 	__u64 status;	    /* int: of the last command */
 	__u64 parsed;	    /* a pointer to what was read last; none if that was blank */
 	__u64 text;	    /* a pointer to what was read last, and */
@@ -525,6 +534,8 @@ struct ec_shell_row {
 	__u64 string;	    /* a pointer: not 0 if there is a text to execute, from -c */
 	__u64 input;	    /* a structure: the kind of input, a pointer to its name, a file descriptor */
 	__u64 file;	    /* a pointer to the name of the file that is read; 0 if it is standard input */
+	__u64 source;	    /* dash: a pointer to what says what is read, and how far, */
+	__u64 sourced_name; /* and one to the name of that, if the file is read on the way */
 };
 
 /* The beginning of zsh's struct eprog, a program as it was parsed (Src/zsh.h, zsh 5.3 to 5.9). 40 bytes. */

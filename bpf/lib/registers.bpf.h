@@ -48,6 +48,15 @@ static __always_inline __u64 instruction(const struct pt_regs *regs)
 	return regs->ip;
 }
 
+/* At entry: where the function will return to; 0 if that cannot be read. */
+static __always_inline __u64 return_address(const struct pt_regs *regs)
+{
+	__u64 address = 0;
+
+	bpf_probe_read_user(&address, sizeof(address), (void *)regs->sp);
+	return address;
+}
+
 #elif defined(__TARGET_ARCH_arm64)
 
 struct pt_regs {
@@ -83,6 +92,11 @@ static __always_inline __u64 frame_at_return(const struct pt_regs *regs)
 static __always_inline __u64 instruction(const struct pt_regs *regs)
 {
 	return regs->pc;
+}
+
+static __always_inline __u64 return_address(const struct pt_regs *regs)
+{
+	return regs->regs[30];
 }
 
 #else

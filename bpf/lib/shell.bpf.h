@@ -68,13 +68,18 @@ struct step_key {
 	__u32 _padding;
 };
 
-/* A command that a shell executes, in the frame of execute_command_internal. */
+/* A command that a shell executes, in the frame of execute_command_internal; of dash, what parsecmd reads there. */
 struct step {
 	__u64 outer; /* frame of the step it is part of */
 	__u64 started_ns;
+	__u64 file;    /* dash: what its lines are read from */
 	__u32 command; /* 0: it has no text (yet) */
-	__u16 left;    /* runs beside its shell */
-	__u16 lines;   /* of its text */
+	__u32 lines;   /* of its text */
+	__u32 kept;    /* bytes of it */
+	__u8 left;     /* runs beside its shell */
+	__u8 phase;    /* dash: enum phase */
+	__u8 typed;    /* dash */
+	__u8 late;     /* dash: it was being read when we came, so that the end of that will not be seen */
 };
 
 struct {
@@ -488,5 +493,44 @@ static __always_inline void finish(struct shell *shell, const struct ec_shell_ro
 	}
 	forget(shell);
 }
+
+/* --- how programs know their shell --- */
+
+struct place {
+	struct shell *shell;
+	struct ec_shell_row *row;
+};
+
+/* The shell that entered a function, whose address in its file is "function" in its row; created if it is new. */
+#define ENTERED(place, regs, number, function)                                                   \
+	do {                                                                                     \
+		struct ec_settings *wanted_ = get_settings();                                    \
+		__u32 pid_ = bpf_get_current_pid_tgid() >> 32, row_ = (number);                  \
+		(place).shell = NULL;                                                            \
+		(place).row = bpf_map_lookup_elem(&shell_rows, &row_);                           \
+		if (wanted_ && (place).row && (place).row->function && is_target(wanted_, pid_)) \
+			(place).shell = get_shell(pid_, row_,                                    \
+						  instruction(regs) - (place).row->function);    \
+	} while (0)
+
+/* Kernels without attach cookies (before 5.15, commit 7adfc6c9b315): one program for each row. */
+#define SLOT(NAME, FUNCTION, N)                               \
+	SEC("uprobe") int NAME##_##N(struct pt_regs *regs)    \
+	{                                                     \
+		return FUNCTION(regs, N);                     \
+	}
+#define BY_FILE(NAME, FUNCTION)                               \
+	SEC("uprobe") int NAME(struct pt_regs *regs)          \
+	{                                                     \
+		return FUNCTION(regs, bpf_get_attach_cookie(regs)); \
+	}                                                     \
+	SLOT(NAME, FUNCTION, 0)                               \
+	SLOT(NAME, FUNCTION, 1)                               \
+	SLOT(NAME, FUNCTION, 2)                               \
+	SLOT(NAME, FUNCTION, 3)                               \
+	SLOT(NAME, FUNCTION, 4)                               \
+	SLOT(NAME, FUNCTION, 5)                               \
+	SLOT(NAME, FUNCTION, 6)                               \
+	SLOT(NAME, FUNCTION, 7)
 
 #endif

@@ -81,6 +81,7 @@ class Encoding(IntEnum):
     PLAIN = 0
     META = 1
     WORDCODE = 2
+    READ = 3
 
 
 class Ending(IntEnum):
@@ -243,6 +244,10 @@ class Shape(IntEnum):
     SHELL_STEP = 72
     SHELL_EXECUTE = 73
     SHELL_EXECUTED = 74
+    SHELL_ASH_READ = 75
+    SHELL_ASH_PARSED = 76
+    SHELL_ASH_LINE = 77
+    SHELL_ASH_LOOPED = 78
 
 
 class TextRole(IntEnum):
@@ -638,13 +643,16 @@ SHELL_END_FIELDS = (
     "has_status",
 )
 
-SHELL_ROW = Struct("<QQQQQQQQQQQQQQQ")
+SHELL_ROW = Struct("<QQQQQQQQQQQQQQQQQQQQ")
 SHELL_ROW_FIELDS = (
     "reader",
     "expander",
     "taker",
     "stringer",
     "executor",
+    "line",
+    "loop",
+    "loop_end",
     "status",
     "parsed",
     "text",
@@ -655,6 +663,8 @@ SHELL_ROW_FIELDS = (
     "string",
     "input",
     "file",
+    "source",
+    "sourced_name",
 )
 
 SHELL_TEXT = Struct("<QIHHIIII16sQIIIBB2x")

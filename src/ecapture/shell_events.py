@@ -13,7 +13,7 @@ Ending = Literal[
 ]
 
 TextForm = Literal["given", "expanded", "refused", "whole"]
-TextEncoding = Literal["plain", "meta", "wordcode"]
+TextEncoding = Literal["plain", "meta", "wordcode", "read"]
 
 
 class ShellBegin(msgspec.Struct, frozen=True, gc=False, tag="shell_begin"):
@@ -44,7 +44,8 @@ class ShellText(msgspec.Struct, frozen=True, gc=False, tag="shell_text"):
     ``form`` is "given", "expanded" (takes the place of the line of this number), "refused" (it is
     not used) or "whole" (takes the place of all lines). ``last``: no piece of the line follows.
     ``missing`` is "truncated" or "unreadable". ``encoding`` is "meta" for text as zsh keeps it, and
-    "wordcode" where the lines are what zsh made of the text (``protocols/zsh_program.py``).
+    "wordcode" where the lines are what zsh made of the text (``protocols/zsh_program.py``), "read"
+    where they have their line feeds, as the shell read them.
     """
 
     time_ns: int

@@ -17,9 +17,9 @@ from ecapture.binary.library import NOT_TLS, Library
 from ecapture.errors import ECaptureError, TargetNotFound
 
 _log = logging.getLogger(__name__)
-_SHELLS: Final = {"bash": "execute_command_internal", "zsh": "execode"}
+_SHELLS: Final = {"bash": "execute_command_internal", "zsh": "execode", "dash": "cmdloop"}
 """Shells, and what carries out the commands that nobody types."""
-_UNKNOWN_SHELLS: Final = frozenset(("busybox", "dash", "fish"))
+_UNKNOWN_SHELLS: Final = frozenset(("busybox", "fish"))
 
 _WORTH_TELLING_S: Final = 0.1
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
+from ecapture.binary.ash_code import find_dash
 from ecapture.binary.code_search import Found
 from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.binary.shell_code import find_bash
@@ -139,6 +140,8 @@ def nameless(elf: ElfFile, marker: bytes) -> Shell:
         return _by_code(elf, kind, find_bash(elf))
     if kind == "zsh":
         return _by_code(elf, kind, find_zsh(elf))
+    if kind == "dash":
+        return _by_code(elf, kind, find_dash(elf))
     return Shell(kind, "content", {}, {}, NO_PROBE)
 
 

@@ -68,6 +68,11 @@ _COMMANDS = {
         "zsh",
         "Show what zsh is told to do.",
     ),
+    "sh": (
+        "ecapture.cli.shells",
+        "sh",
+        "Show what sh is told to do, where that is dash.",
+    ),
     "all": (
         "ecapture.cli.capture",
         "everything",

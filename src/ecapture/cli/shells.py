@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The subcommands that show what shells are told to do: ``bash`` and ``zsh``.
+"""The subcommands that show what shells are told to do: ``bash``, ``zsh`` and ``sh``.
 
 A shell that is named by hand brings its line editor along, and a line editor its shell: neither
 alone shows what is typed.
@@ -90,6 +90,21 @@ def zsh(context: click.Context, /, **given: Any) -> None:
     """
     check_audit(given)
     context.exit(capture(("zsh",), given, context.obj))
+
+
+@click.command()
+@shell_options
+@click.option("--sh", "libraries", multiple=True, metavar="FILE", help="Observe only this sh.")
+@no_packet_filter
+@click.pass_context
+def sh(context: click.Context, /, **given: Any) -> None:
+    """Show what sh is told to do, where that is dash. See `ecapture bash --help` for the rest.
+
+    Of what nobody types, the argument of -c is shown, and each command that is read from scripts,
+    sourced files and standard input.
+    """
+    check_audit(given)
+    context.exit(capture(("sh",), given, context.obj))
 
 
 def files_of(shells: Sequence[str], editors: Sequence[str]) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ _ENCODINGS: Final[dict[int, TextEncoding]] = {
     Encoding.PLAIN: "plain",
     Encoding.META: "meta",
     Encoding.WORDCODE: "wordcode",
+    Encoding.READ: "read",
 }
 _ENDINGS: Final[dict[int, Ending]] = {
     WireEnding.RETURNED: "returned",

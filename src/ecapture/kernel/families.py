@@ -101,6 +101,10 @@ FAMILIES = {
     Shape.SHELL_STEP: Family("shell", "shell_step", by_file=True),
     Shape.SHELL_EXECUTE: Family("shell", "shell_execute", by_file=True),
     Shape.SHELL_EXECUTED: Family("shell", leave="shell_executed", by_file=True),
+    Shape.SHELL_ASH_READ: Family("ash", "ash_read", by_file=True),
+    Shape.SHELL_ASH_PARSED: Family("ash", leave="ash_parsed", by_file=True),
+    Shape.SHELL_ASH_LINE: Family("ash", "ash_line", by_file=True),
+    Shape.SHELL_ASH_LOOPED: Family("ash", leave="ash_looped", by_file=True),
 }
 
 
@@ -113,7 +117,10 @@ _SOCKET_CALLS = {
 
 def objects(shapes: Iterable[Shape]) -> list[str]:
     """The objects to load for these shapes, each once."""
-    return [*dict.fromkeys(FAMILIES[shape].object for shape in shapes), PROCESS]
+    wanted = dict.fromkeys(FAMILIES[shape].object for shape in shapes)
+    if "ash" in wanted:
+        wanted["shell"] = None  # which sees the ends of shells
+    return [*wanted, PROCESS]
 
 
 def host_programs(name: str, *, follow: bool) -> list[str]:

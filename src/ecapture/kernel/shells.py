@@ -20,22 +20,29 @@ SHAPES = frozenset(shape for shape in Shape if shape.name.startswith("SHELL_"))
 
 # Members of struct ec_shell_row, and the names whose addresses they are in one shell or another.
 _MEMBERS = {
-    "reader": ("parse_command", "hbegin"),
+    "reader": ("parse_command", "hbegin", "parsecmd"),
     "expander": ("pre_process_line",),
     "taker": ("hend",),
-    "stringer": ("execstring",),
+    "stringer": ("execstring", "evalstring"),
     "executor": ("execute_command_internal", "execode"),
-    "status": ("last_command_exit_value", "lastval"),
-    "parsed": ("global_command",),
+    "line": ("preadbuffer.return",),
+    "loop": ("cmdloop",),
+    "loop_end": ("cmdloop.end",),
+    "status": ("last_command_exit_value", "lastval", "exitstatus"),
+    "parsed": ("global_command", "tokpushback"),
     "text": ("chline",),
     "text_end": ("hptr",),
     "printed": ("the_printed_command",),
-    "interactive": ("interactive_shell", "interactive"),
+    "interactive": ("interactive_shell", "interactive", "doprompt"),
     "sourced": ("sourcelevel",),
-    "string": ("command_execution_string",),
+    "string": ("command_execution_string", "minusc"),
     "input": ("bash_input",),
-    "file": ("scriptfilename",),
+    "file": ("scriptfilename", "arg0"),
+    "source": ("parsefile",),
+    "sourced_name": ("commandname",),
 }
+
+_FILES_ONLY = ("cmdloop", "cmdloop.end")
 
 
 class Shells:
@@ -48,7 +55,8 @@ class Shells:
 
     def row(self, library: Library) -> int:
         """The row of a shell. Raises AttachRefused if there are too many different ones."""
-        content = shell_row(library)
+        unattended = any(hook.shape is Shape.SHELL_ASH_LOOPED for hook in self._programs.hooks)
+        content = shell_row(library, unattended=unattended)
         limit = SHELL_ROWS if feature("attach_cookie") else SECRET_SLOTS
         with self._lock:
             known = self._rows.get(content)
@@ -65,9 +73,16 @@ class Shells:
             return row
 
 
-def shell_row(library: Library) -> bytes:
-    """A shell's addresses as the kernel programs read them (struct ec_shell_row)."""
-    addresses = library.addresses
+def shell_row(library: Library, *, unattended: bool = True) -> bytes:
+    """A shell's addresses as the kernel programs read them (struct ec_shell_row).
+
+    Without ``unattended`` those of dash are left out that only what nobody types has use for.
+    """
+    addresses = {
+        name: address
+        for name, address in library.addresses.items()
+        if unattended or name not in _FILES_ONLY
+    }
     values = (
         next((addresses[name] for name in _MEMBERS[member] if name in addresses), 0)
         for member in SHELL_ROW_FIELDS

@@ -3,9 +3,10 @@
 
 1. A command is complete when its end has come; until then it is open. At the end of the capture
    those that are open are told of as running.
-2. Its text is its lines, a line feed between each two. What a line became when its history was
-   expanded takes its place; what was typed is then told beside it.
-3. A blank line is no command. All else that was entered is one, also what the shell refused.
+2. Its text is its lines, a line feed between each two unless they have their own. What a line
+   became when its history was expanded takes its place; what was typed is then told beside it.
+3. A blank line is no command. All else that was entered is one, also what the shell refused. A
+   remark that nobody typed is none.
 4. Whatever is missing is said: a piece that does not continue the one before it, or a line that
    never came, was lost.
 5. What is open is bounded, by number; beyond that the oldest is told of as running.
@@ -49,7 +50,7 @@ class _Open:
     # A command that has not ended.
     __slots__ = (
         *("begin", "comm", "expanded", "first_ns", "given", "missing", "pid", "printed"),
-        *("program", "refused", "whole"),
+        *("between", "program", "refused", "whole"),
     )
 
     def __init__(self, part: ShellPart) -> None:
@@ -62,12 +63,15 @@ class _Open:
         self.whole: dict[int, _Line] = {}
         self.refused: set[int] = set()
         self.missing = ""
+        self.between = "\n"  # lines
         self.program = False  # its lines are what zsh made of it,
         self.printed = ""  # and this the text of that
 
     def take(self, part: ShellText) -> None:
         self.missing = self.missing or part.missing
         self.program = part.encoding == "wordcode"
+        if part.encoding == "read":
+            self.between = ""
         if part.form == "refused":
             self.refused.add(part.line)
             return
@@ -173,6 +177,8 @@ def _command(key: _Key, known: _Open, end: ShellEnd | None) -> ShellCommand | No
         return None
     begin = known.begin
     if begin is not None and begin.origin != "typed":
+        if end is not None and end.ending == "not run" and end.status is None:
+            return None
         text = typed = text.removesuffix("\n")  # what is printed ends as a here-document does
     ended = end.ending if end is not None else "running"
     if known.refused and ended == "returned":
@@ -211,8 +217,10 @@ def _texts(known: _Open) -> tuple[str, str]:
     # What is run, and what was typed.
     given = {number: line.text() for number, line in sorted(known.given.items())}
     used = {**given, **{number: line.text() for number, line in known.expanded.items()}}
-    typed = "\n".join(given.values())
-    text = "\n".join(used[number] for number in sorted(used))
+    typed = known.between.join(given.values())
+    text = known.between.join(used[number] for number in sorted(used))
+    if not known.between:
+        typed, text = typed.removesuffix("\n"), text.removesuffix("\n")
     for whole in known.whole.values():
         text = whole.text()
     return text, typed

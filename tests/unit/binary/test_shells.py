@@ -97,7 +97,7 @@ def test_by_constants(tmp_path, marker):
     assert (found.kind, found.how, found.visible) == (MARKERS[marker], "content", False)
     no_more = f"{NAMELESS} (nothing in it names 'PROMPT_COMMAND')"
     no_loop = f"{NAMELESS} (what runs one command after the other is not to be told from the rest)"
-    reasons = {"bash": no_more, "zsh": no_loop}
+    reasons = {"bash": no_more, "zsh": no_loop, "dash": no_loop}
     assert found.reason == reasons.get(MARKERS[marker], NO_PROBE)
 
 
@@ -121,7 +121,7 @@ def test_the_line_editor_of_zsh(tmp_path):
     assert (found.kind, list(found.functions)) == ("zle", ["zleread"])
 
 
-@pytest.mark.needs("program:dash")
+@pytest.mark.needs("program:fish")
 def test_a_shell_without_names_is_told_of():
-    found = look(Path(shutil.which("dash")).resolve())
-    assert (found.kind, found.visible) == ("dash", False)
+    found = look(Path(shutil.which("fish")).resolve())
+    assert (found.kind, found.visible) == ("fish", False)

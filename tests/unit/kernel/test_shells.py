@@ -13,6 +13,7 @@ from ecapture.binary.library import Library
 from ecapture.errors import AttachRefused
 from ecapture.kernel.feature import feature
 from ecapture.kernel.shells import SHAPES, Shells, shell_row
+from ecapture.plan import Hook
 
 BASH = Path("/bin/bash")
 
@@ -20,7 +21,8 @@ BASH = Path("/bin/bash")
 class Written:
     """What is written to the map of rows."""
 
-    def __init__(self):
+    def __init__(self, *hooks):
+        self.hooks = hooks
         self.rows = {}
 
     def set_shell_row(self, row, content):
@@ -50,6 +52,11 @@ def test_a_row_has_every_address():
         "text",
         "text_end",
         "file",
+        "line",
+        "loop",
+        "loop_end",
+        "source",
+        "sourced_name",
     }
     assert SHELL_ROW.unpack(shell_row(library())) == (0,) * len(SHELL_ROW_FIELDS)
 
@@ -78,6 +85,16 @@ def test_there_are_so_many_rows(monkeypatch, without):
     with pytest.raises(AttachRefused, match="too many"):
         shells.row(library(hend=limit))
     feature.cache_clear()
+
+
+@pytest.mark.parametrize("shape", [Shape.SHELL_ASH_READ, Shape.SHELL_ASH_LOOPED])
+def test_what_reads_files_is_told_where_what_nobody_types_is_wanted(shape):
+    written = Written(Hook("parsecmd", shape))
+    Shells(written).row(library(**{"parsecmd": 1, "cmdloop": 2, "cmdloop.end": 3}))
+    values = dict(zip(SHELL_ROW_FIELDS, SHELL_ROW.unpack(written.rows[0]), strict=True))
+    wanted = shape is Shape.SHELL_ASH_LOOPED
+    assert (values["loop"], values["loop_end"]) == ((2, 3) if wanted else (0, 0))
+    assert values["reader"] == 1
 
 
 def test_shapes():

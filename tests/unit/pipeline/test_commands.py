@@ -39,6 +39,20 @@ def test_lines_are_joined_and_pieces_too():
     ) == [command("cat <<X\n\nX")]
 
 
+def test_lines_that_have_their_line_feeds_are_joined_as_they_are():
+    how = {"encoding": "read"}
+    parts = [line(b"cat <<X\n", **how), line(b"a" * 10, line=1, **how), line(b"b\n", line=2, **how)]
+    assert passed(begun(), *parts, over(lines=3)) == [command("cat <<X\n" + "a" * 10 + "b")]
+
+
+@pytest.mark.parametrize(("origin", "shown"), [("typed", 1), ("script", 0), ("sourced", 0)])
+def test_a_remark_that_nobody_typed_is_no_command(origin, shown):
+    parts = [line(b"# remark\n", encoding="read"), over(ending="not run", status=None)]
+    assert len(passed(begun(origin=origin), *parts)) == shown
+    parts[1] = over(ending="not run", status=2)
+    assert len(passed(begun(origin=origin), *parts)) == 1
+
+
 def test_what_history_makes_of_a_line_takes_its_place():
     expanded = line(b"echo ls", line=1, form="expanded")
     assert passed(begun(), line(b"if :"), line(b"echo !!", line=1), expanded, over(lines=2)) == [
