@@ -453,6 +453,29 @@ class CommandEnd(msgspec.Struct, frozen=True, gc=False, tag="command_end"):
     closes: bool
 
 
+class WholeQuery(msgspec.Struct, frozen=True, gc=False, tag="whole_query"):
+    """A query of a MySQL session from beginning to end, of which there is nothing unusual to say.
+
+    Stands for a ``Command`` that has its whole text and the ``CommandEnd`` that came soon behind:
+    answered once, without an error. ``rows`` are those affected, else those sent.
+    """
+
+    time_ns: int
+    started_ns: int
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    session: int
+    connection: int | None
+    user: str
+    database: str
+    host: str
+    unknown: str
+    sent: bytes
+    rows: int | None
+
+
 Event = (
     Plaintext
     | ShellBegin
@@ -465,6 +488,7 @@ Event = (
     | Command
     | CommandText
     | CommandEnd
+    | WholeQuery
     | Gap
     | HttpMessage
     | Exchange

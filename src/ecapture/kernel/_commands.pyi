@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records about commands to database servers, to events; native: every statement has three."""
+"""Records about commands to database servers, to events; native: every statement has two or three.
+
+Most statements begin and end within a batch, and nothing is unusual about them: these become one
+event. A beginning is held for that until its end, until its thread or its session does something
+else, or to the end of the batch; so of each thread and each session the order is kept.
+"""
 
 from collections.abc import Callable
 

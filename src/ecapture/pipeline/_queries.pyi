@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The queries of MySQL's sessions that are as most are, joined without detours.
 
-Such a query has one record for its beginning, one for its whole text and one for its end, which has
-no error; under load nearly all are so. Everything else is left to the methods of ``mysql``, on the
-same tables, and what comes out is the same: a test compares.
+Such a query is whole already, or has one record for its beginning, one for its whole text and one
+for its end, which has no error; under load nearly all are so. Everything else is left to the
+methods of ``mysql``, on the same tables, and what comes out is the same: a test compares.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, type_check_only
 
 from typing_extensions import disjoint_base
 
-from ecapture.events import Command, CommandEnd, CommandText, Event, ProcessExit
+from ecapture.events import Command, CommandEnd, CommandText, Event, ProcessExit, WholeQuery
 
 _Key: TypeAlias = tuple[int, int, int]
 
@@ -30,6 +30,7 @@ class Stage(Protocol):
     def begin(self, event: Command, out: list[Event]) -> None: ...
     def text(self, event: CommandText) -> None: ...
     def end(self, event: CommandEnd, out: list[Event]) -> None: ...
+    def whole(self, event: WholeQuery, out: list[Event]) -> None: ...
     def exit(self, event: ProcessExit, out: list[Event]) -> None: ...
 
 @disjoint_base

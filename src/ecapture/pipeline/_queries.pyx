@@ -4,7 +4,11 @@
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 
-from ecapture.events import Command, CommandEnd, CommandText, ProcessExit, Statement
+import msgspec
+
+from ecapture.events import Command, CommandEnd, CommandText, ProcessExit, Statement, WholeQuery
+
+cdef object astuple = msgspec.structs.astuple
 
 cdef enum:
     QUERY = 3
@@ -60,7 +64,23 @@ def join(stage, list events not None, opened not None, sessions not None, Py_ssi
     cdef list out = []
     for event in events:
         kind = type(event)
-        if kind is Command:
+        if kind is WholeQuery:
+            (time_ns, started_ns, pid, tid, uid, comm, handle, connection, user, database, host, unknown, sent,
+             rows) = astuple(event)
+            whose = (pid, handle)
+            session = sessions.get(whose)
+            if session is None or session.open is not None and session.open in opened:
+                stage.whole(event, out)
+                continue
+            sessions.move_to_end(whose)
+            session.open, session.quit = None, False
+            out.append(Statement(
+                time_ns, started_ns, pid, tid, uid, comm, "mysql", "query",
+                handle if connection is None else connection, session.first_ns, user, database, host, "", unknown, "",
+                (<bytes>sent).decode("utf-8", "backslashreplace"), PyBytes_GET_SIZE(sent), "", (),
+                time_ns - started_ns, "ok", "", rows, "", "", (),
+            ))
+        elif kind is Command:
             if event.command == QUERY:
                 whose = (event.pid, event.session)
                 session = sessions.get(whose)

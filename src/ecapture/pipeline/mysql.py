@@ -31,12 +31,14 @@ from ecapture.events import (
     ProcessExit,
     Statement,
     StatementKind,
+    WholeQuery,
 )
 from ecapture.pipeline import _queries, _tally
 from ecapture.pipeline.sql_mask import count_placeholders, count_statements
 from ecapture.protocols.mysql_parameters import bound_values
 
 _QUIT: Final = 1
+_QUERY: Final = 3
 _CHANGE_USER: Final = 17
 _PREPARE: Final = 22
 _EXECUTE: Final = 23
@@ -188,6 +190,42 @@ class MysqlStatements:
         begin = known.begin if known is not None else None
         out.append(self._statement(event, begin, texts, session))
 
+    def whole(self, event: WholeQuery, out: list[Event]) -> None:
+        """A command that began and ended, as two events."""
+        who = event.pid, event.tid, event.uid, event.comm, event.session
+        key = (event.pid, event.tid, event.started_ns)
+        begin = Command(
+            event.started_ns,
+            *who,
+            key,
+            _QUERY,
+            event.connection,
+            None,
+            len(event.sent),
+            event.user,
+            event.host,
+            event.database,
+            event.unknown,
+            TextRole.STATEMENT,
+            event.sent,
+        )
+        end = CommandEnd(
+            event.time_ns,
+            *who,
+            key,
+            _QUERY,
+            event.connection,
+            None,
+            0,
+            1,
+            None,
+            event.rows,
+            answered=True,
+            closes=False,
+        )
+        self.begin(begin, out)
+        self.end(end, out)
+
     def _opened(self, key: tuple[int, int, int]) -> _Open | None:
         # The command of that name, as this module keeps it.
         known = self._open.get(key)
@@ -336,7 +374,7 @@ class MysqlStatements:
             self._forget_session(session)
 
 
-_MINE: Final = (Command, CommandText, CommandEnd)
+_MINE: Final = (WholeQuery, Command, CommandText, CommandEnd)
 
 
 def _sent_with(begin: Command) -> dict[int, _Text]:

@@ -9,7 +9,7 @@ import pytest
 from commands import KNOWN, begin_record, end_record, text_record
 
 from ecapture._wire import COMMAND_TEXT, CommandFlag, Flag, TextRole
-from ecapture.events import Command, CommandEnd, CommandText
+from ecapture.events import Command, CommandEnd, CommandText, WholeQuery
 from ecapture.kernel.decode import Decoder
 
 
@@ -49,6 +49,55 @@ def test_what_is_short_comes_with_the_beginning():
     assert (first.user, first.host, first.database) == ("ada", "localhost", "shop")
     assert (second.sent, second.role, second.length) == (b"\0\1", TextRole.PACKET, 0)
     assert (second.user, second.host, second.database) == ("", "localhost", "shop")
+
+
+ENDED = KNOWN | CommandFlag.ANSWERED | CommandFlag.HAS_AFFECTED
+
+
+def test_a_query_that_ends_as_most_do_is_one_event():
+    (whole,) = decode(
+        begin_record(sent=b"select 1"), end_record(told=ENDED, affected=3, time_ns=6_000)
+    )
+    assert whole == WholeQuery(
+        6_010, 1_010, 100, 101, 999, "mariadbd", 0x7000, 7, "ada", "shop", "localhost", "",
+        b"select 1", 3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"told": ENDED | CommandFlag.HAS_STATEMENT},
+        {"told": KNOWN},
+        {"told": ENDED, "error": 1064},
+        {"told": ENDED, "results": 2},
+        {"told": ENDED, "command": 22},
+        {"told": ENDED, "started_ns": 999},
+        {"told": ENDED, "tid": 102},
+    ],
+)
+def test_others_come_as_they_are(end):
+    told = decode(begin_record(sent=b"select 1"), end_record(**end))
+    assert [type(event) for event in told] == [Command, CommandEnd]
+
+
+def test_of_a_thread_and_of_a_session_the_order_is_kept():
+    """A beginning waits for its end only until its thread or its session does something else."""
+    for other in ({"tid": 102}, {"session": 0x8000}):
+        told = decode(
+            begin_record(sent=b"select 1"),
+            begin_record(sent=b"select 2", time_ns=2_000, **other),
+            end_record(told=ENDED, **other, started_ns=2_000),
+        )
+        assert [type(event) for event in told] == [Command, WholeQuery]
+        assert [event.sent for event in told] == [b"select 1", b"select 2"]
+    many = [
+        begin_record(sent=b"select %d" % n, tid=1_000 + n, session=5_000 + n) for n in range(100)
+    ]
+    assert [event.tid for event in decode(*many)] == list(range(1_000, 1_100))
+    ends = [end_record(told=ENDED, tid=1_000 + n, session=5_000 + n) for n in range(100)]
+    told = decode(*many, *ends)
+    assert [type(event) for event in told] == [Command] * 36 + [CommandEnd] * 36 + [WholeQuery] * 64
 
 
 def test_names_of_the_same_bytes_are_told_apart():

@@ -9,7 +9,15 @@ import pytest
 from commands import KNOWN, begin_record, end_record, text_record
 
 from ecapture._wire import CommandFlag, Flag, TextRole
-from ecapture.events import Command, CommandEnd, CommandText, Event, ProcessExit, Statement
+from ecapture.events import (
+    Command,
+    CommandEnd,
+    CommandText,
+    Event,
+    ProcessExit,
+    Statement,
+    WholeQuery,
+)
 from ecapture.kernel.decode import Decoder
 from ecapture.pipeline.mysql import MysqlStatements
 
@@ -23,6 +31,8 @@ def slowly(events: list[Event], stage: MysqlStatements) -> list[Event]:
     for event in events:
         if type(event) is Command:
             stage.begin(event, out)
+        elif type(event) is WholeQuery:
+            stage.whole(event, out)
         elif type(event) is CommandText:
             stage.text(event)
         elif type(event) is CommandEnd:
@@ -37,8 +47,10 @@ def slowly(events: list[Event], stage: MysqlStatements) -> list[Event]:
 def command(source: random.Random, mess: float, started_ns: int) -> list[bytes]:
     """The records of one, some of them odd or missing."""
     number = source.choice((QUERY, QUERY, QUERY, QUERY, 1, 2, 17, 22, 23, 24, 28, 240, 241))
-    tid = source.randrange(101, 104)
-    whose = {"session": source.randrange(7, 10), "tid": tid, "started_ns": started_ns}
+    few = 3 if mess else 30  # that meet, as they only do where records were lost
+    tid = source.randrange(101, 101 + few)
+    session = source.randrange(7, 7 + few)
+    whose = {"session": session, "tid": tid, "started_ns": started_ns}
     text = source.choice((b"select 1", b"", "é".encode(), b"\xff", b"x" * 300))
     told = source.choice((ANSWERED, ANSWERED, ANSWERED | CommandFlag.HAS_STATEMENT))
     how: dict[str, object] = {}
@@ -46,10 +58,11 @@ def command(source: random.Random, mess: float, started_ns: int) -> list[bytes]:
         told = source.choice((KNOWN, ANSWERED, 0, ANSWERED | CommandFlag.CLOSES))
         how = {"error": source.choice((0, 1064)), "results": source.randrange(4)}
     rows = source.choice((CommandFlag.HAS_ROWS, CommandFlag.HAS_AFFECTED, 0))
-    records = [begin_record(number, text_length=len(text), time_ns=started_ns, **whose)]
+    begun = {"time_ns": started_ns, "connection": session, **whose}
+    records = [begin_record(number, text_length=len(text), **begun)]
     pieces = [(text, 0)]
     if source.random() < 0.5:
-        records, pieces = [begin_record(number, sent=text, time_ns=started_ns, **whose)], []
+        records, pieces = [begin_record(number, sent=text, **begun)], []
     if source.random() < mess and len(text) > 3:
         pieces = [(text[:3], 0), (text[3:], 3)]
     for piece, offset in pieces if text else ():
@@ -63,7 +76,12 @@ def command(source: random.Random, mess: float, started_ns: int) -> list[bytes]:
         )
     records.append(
         end_record(
-            number, time_ns=started_ns + 500, told=told | rows, affected=3, rows=2, **how, **whose
+            number,
+            told=told | rows,
+            affected=3,
+            rows=2,
+            **how,
+            **begun | {"time_ns": started_ns + 500},
         )
     )
     return [record for record in records if source.random() >= mess / 3]
@@ -83,9 +101,17 @@ def test_random_commands(seed: int, mess: float) -> None:
         if one:
             records.append(one.pop(0))
         running = [some for some in running if some]
-    events = Decoder(0).decode(b"".join(records))
-    if source.random() < 0.5:
-        events.insert(source.randrange(len(events)), ProcessExit(50_000, 100, "mysqld"))
+    whole = Decoder(0).decode(b"".join(records))
+    one_by_one = Decoder(0)
+    apart = [event for record in records for event in one_by_one.decode(record)]
+    assert not any(type(event) is WholeQuery for event in apart)
+    assert by_session(joined(whole, source)) == by_session(joined(apart, source))
+    whole.insert(source.randrange(len(whole)), ProcessExit(50_000, 100, "mysqld"))
+    assert ProcessExit in map(type, joined(whole, source))
+
+
+def joined(events: list[Event], source: random.Random) -> list[Event]:
+    """What is joined quickly, which must be what is joined slowly."""
     quick, slow = MysqlStatements(), MysqlStatements()
     told: list[Event] = []
     at = 0
@@ -93,5 +119,16 @@ def test_random_commands(seed: int, mess: float) -> None:
         size = source.randrange(1, 20)
         told += quick.feed(events[at : at + size])
         at += size
-    assert told + quick.close() == slowly(events, slow) + slow.close()
+    told += quick.close()
+    assert told == slowly(events, slow) + slow.close()
     assert any(isinstance(event, Statement) for event in told)
+    return told
+
+
+def by_session(events: list[Event]) -> dict[object, list[Event]]:
+    """The same, by whom it is of: between sessions only the time tells which was first."""
+    found: dict[object, list[Event]] = {}
+    for event in events:
+        assert isinstance(event, Statement)
+        found.setdefault(event.session, []).append(event)
+    return found
