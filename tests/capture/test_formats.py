@@ -101,6 +101,16 @@ def test_a_har_of_live_traffic_is_read_by_another_reader(capture, certificate, f
     assert entries[0]["response"]["content"]["text"] == "plain words\n" * 9
 
 
+def test_a_stream_of_events_is_in_an_archive(capture, certificate):
+    with servers.web_server(certificate) as web, capture("--comm", "curl", mode="har") as run:
+        said = finish(curl(certificate, web.port, "--no-buffer", "/events/30"))
+        run.finish()
+    (entry,) = HarParser(json.loads(Path(run.path).read_text())).har_data["entries"]
+    content = entry["response"]["content"]
+    assert said.count(b"event: tick") == 30
+    assert content == {"size": len(said), "mimeType": "text/event-stream", "text": said.decode()}
+
+
 def test_a_filter_selects_by_what_tls_agreed_on(capture, certificate, files):
     with capture("--comm", "curl", "--filter", "tls == TLSv1.2", mode="jsonl") as run:
         _, older = ask(certificate, files)

@@ -114,10 +114,13 @@ def make_stages(
 
         stages.append(PostgresStatements(facts_of=session_of, text_limit=text_limit(given)))
     if parses(given):
-        from ecapture.pipeline.messages import Messages  # noqa: PLC0415 - only where it is used
+        from ecapture.pipeline.messages import (  # noqa: PLC0415 - only where it is used
+            BODY_LIMIT,
+            Messages,
+        )
 
-        limit = truncation(given)
-        stages.append(Messages() if limit is None else Messages(body_limit=limit))
+        whole = given["model"] == "har"
+        stages.append(Messages(body_limit=truncation(given) or BODY_LIMIT, whole=whole))
     if only_packets(given) and given["filter"]:
         raise UsageError(
             option="--filter",

@@ -13,9 +13,10 @@ far as what they replace, so a file never has to be cut. Written with one call, 
 complete before is valid after it. Where nothing can be overwritten (``seekable=False``: pipes,
 sockets), ``n`` is always 0 and the tail comes with ``closing``.
 
-1. What is not an exchange is not in an archive. A response whose request was not seen has a
-   request with the method UNKNOWN and the URL of its peer; a request without a response has one
-   with the status 0. Both have a ``comment`` and ``_marks``.
+1. What is not an exchange is not in an archive: messages of WebSocket and of gRPC. A stream of
+   events is the content of its response. A response whose request was not seen has a request with
+   the method UNKNOWN and the URL of its peer; a request without a response has one with the status
+   0. Both have a ``comment`` and ``_marks``.
 2. ``send`` ends with the request's last byte, ``receive`` begins with the response's header fields
    (the first that is known of it); ``wait`` is between. Name resolution, connecting and the
    handshake are not seen: -1.
@@ -48,6 +49,7 @@ from ecapture.formats.http_parts import (
 )
 from ecapture.formats.jsonl import conversation_name, no_container
 from ecapture.formats.words import endpoint
+from ecapture.protocols.grpc import is_grpc
 from ecapture.protocols.messages import Direction, Fields, Head
 
 _TAIL: Final = b"\n]}}\n"
@@ -193,6 +195,8 @@ def _text(message: HttpMessage) -> tuple[str, bool]:
 
 def _cut(message: HttpMessage) -> str | UnsetType:
     left = message.decoded_size - len(message.body)
+    if left > 0 and is_grpc(message.head.get("content-type")):
+        return f"{left} bytes of gRPC messages, which an archive has no place for"
     return f"{left} more bytes not kept" if left > 0 else UNSET
 
 

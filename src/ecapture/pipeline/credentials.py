@@ -449,8 +449,8 @@ def _mask_assigned(data: bytes, mask: Mask) -> bytes:
             continue
         before = data[max(0, sign.start() - _NAME_LIMIT - 8) : sign.start()].rstrip(b" \t")
         name = before[len(before.rstrip(_IN_NAMES)) :]
-        if not name or not names_credential(name, "anywhere"):
-            continue
+        if not names_credential(name, "anywhere") or _plain(name.decode()) in _COOKIES:
+            continue  # of cookies the names are kept
         quote, start = sign[1] + sign[2], sign.end()
         if data.startswith(2 * quote, start):  # a text of several lines, as GraphQL and TOML have
             start += 2 * len(quote)

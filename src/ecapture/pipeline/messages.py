@@ -45,10 +45,21 @@ class _Held:
 
 
 class Messages:
-    """A stage. ``body_limit``: how much of each message's content (bytes) is kept."""
+    """A stage. ``body_limit``: how much of each message's content (bytes) is kept.
 
-    def __init__(self, *, body_limit: int = BODY_LIMIT, waiting_limit: int = WAITING_LIMIT) -> None:
+    ``whole``: a response that is a stream of events is given out with its content, too, for formats
+    that know no messages but requests and responses.
+    """
+
+    def __init__(
+        self,
+        *,
+        body_limit: int = BODY_LIMIT,
+        waiting_limit: int = WAITING_LIMIT,
+        whole: bool = False,
+    ) -> None:
         self._body_limit = body_limit
+        self._whole = whole
         self._allowance = Allowance(waiting_limit)
         # Every conversation that is open; None where the protocol is unknown.
         self._talks: dict[ConversationKey, Talk | _Held | None] = {}
@@ -136,6 +147,7 @@ class Messages:
             first,
             client_writes=client_writes(starts, WRITE if first.direction == "write" else READ),
             from_start=from_start,
+            whole=self._whole,
             body_limit=self._body_limit,
             allowance=self._allowance,
             waiting=self._early,

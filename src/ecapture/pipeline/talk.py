@@ -13,7 +13,9 @@ kept for the exchange that they announce.
    before its question. A response of HTTP/1 that a client did not ask for is early, if all that was
    asked must have been heard: it waits for ``EARLY_NS``, until the owner releases it. In HTTP/2 its
    pair waits.
-4. Content is kept up to the parser's limit per message and up to an ``Allowance`` in all; what
+4. In a tunnel (CONNECT) every piece is looked at once, as those of unknown conversations are; if
+   HTTP begins there beyond doubt, it is read on.
+5. Content is kept up to the parser's limit per message and up to an ``Allowance`` in all; what
    finds no room is not kept, and its message says so.
 
 Events are made with positional arguments: per message that is a microsecond.
@@ -26,7 +28,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from ecapture.events import Event, Exchange, Gap, HttpMessage, Plaintext, Said
-from ecapture.protocols.detect import Protocol
+from ecapture.protocols.detect import Protocol, resume
 from ecapture.protocols.grpc import MESSAGE_LIMIT
 from ecapture.protocols.http1 import Http1Connection
 from ecapture.protocols.http2 import Http2Connection
@@ -111,7 +113,8 @@ class Talk:
     """Reads one conversation.
 
     ``client_writes``: whether the process is the client; HTTP/2 finds that out by itself.
-    ``from_start``: whether nothing was said before ``event``. ``waiting`` has the talk in it while
+    ``from_start``: whether nothing was said before ``event``. ``whole``: whether responses keep the
+    content that is given out as server-sent events, too. ``waiting`` has the talk in it while
     it has to be asked to ``release`` what is early.
     """
 
@@ -128,6 +131,7 @@ class Talk:
         "_out",
         "_pairs",
         "_waiting",
+        "_whole",
     )
 
     def __init__(
@@ -137,6 +141,7 @@ class Talk:
         *,
         client_writes: bool,
         from_start: bool,
+        whole: bool,
         body_limit: int,
         allowance: Allowance,
         waiting: set[Talk],
@@ -156,6 +161,7 @@ class Talk:
         self._event = event
         self._out: list[Event] = []
         self._waiting = waiting
+        self._whole = whole
         # Whether every request was heard: from the beginning, or since the first one on.
         self._heard = from_start
         self._lossy = False
@@ -427,7 +433,8 @@ class Talk:
         to_server = message.direction is _TO_SERVER
         key = message.stream or -message.exchange
         pair = self._pairs.get(key)
-        if pair is not None and isinstance(message, (GrpcMessage, ServerEvent)):
+        apart = GrpcMessage if self._whole else (GrpcMessage, ServerEvent)
+        if pair is not None and isinstance(message, apart):
             part = pair.asked if to_server else pair.answered
             if part is not None and not part.separate:
                 part.separate = True
@@ -471,6 +478,24 @@ class Talk:
                 client=WRITE if self._client_writes else READ, upgraded=True, content=self._limits
             )
 
+    def _tunnelled(self, http: Http1Connection, opaque: Opaque, side: int) -> bool:
+        """Read what a tunnel carries, if that is HTTP."""
+        data, now, gap = opaque.data, opaque.time_ns, opaque.gap
+        if not http.switched:  # it was found to be that by the piece before
+            self._take(http.feed(opaque.direction, data, now, gap))
+            return True
+        protocol = resume(data) if http.switched == "tunnel" else None
+        if protocol is Protocol.HTTP1:
+            self._http1 = Http1Connection(body_limit=self._limits.body, after=http.count)
+            self._take(self._http1.feed(opaque.direction, data, now, gap))
+        elif protocol is Protocol.HTTP2:
+            # Who asked for the tunnel speaks first in it.
+            client = WRITE if self._client_writes else READ
+            self._http1 = None
+            self._http2 = Http2Connection(client=client, content=self._limits)
+            self._take(self._http2.feed(side, data, now, gap))
+        return protocol is not None
+
     def _opaque(self, opaque: Opaque) -> None:
         to_server = opaque.direction is _TO_SERVER
         side = WRITE if to_server is self._client_writes else READ
@@ -478,7 +503,9 @@ class Talk:
             # Came in the same piece as the end of HTTP/1.
             self._take(self._http2.feed(side, opaque.data, opaque.time_ns, opaque.gap))
             return
-        # A tunnel: what it carries is shown as it is, at the place in its call where it stood.
+        if self._http1 is not None and self._tunnelled(self._http1, opaque, side):
+            return
+        # What else it carries is shown as it is, at the place in its call where it stood.
         event, data = self._event, opaque.data
         direction: Literal["read", "write"] = "write" if side == WRITE else "read"
         if opaque.gap > 0:

@@ -53,7 +53,7 @@ _REGISTERED: Final = re.compile(
     rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|QUERY)"
     rb" (?:/|\*|https?://|[^ \r\n]{1,300} HTTP/1)"
 )
-"""A request line beyond doubt, before it is whole."""
+"""What begins a request line, before it is whole."""
 _REQUEST: Final = re.compile(rb"[A-Z][A-Z0-9_-]{1,31} [^ \r\n]+ HTTP/1\.[01]\r?\n")
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] [1-5][0-9]{2}[ \r\n]")
 _BEGUN: Final = re.compile(
@@ -65,9 +65,19 @@ _BEGUN: Final = re.compile(
 """A start line that may yet become whole. Methods outside the registry are in capitals."""
 
 
+def _begins_http1(start: bytes) -> bool:
+    if _REQUEST.match(start) or _STATUS.match(start):
+        return True
+    if not _REGISTERED.match(start):
+        return False
+    # A line of a log may begin like that, and HTTP/0.9 is nothing but such a line.
+    end = start.find(b"\n", 0, _LINE)
+    return end < 0 or b" HTTP/1." in start[:end].replace(b"\t", b" ")
+
+
 def sniff_http1(start: bytes) -> Answer:
     """Tell whether an HTTP/1 request or response begins here."""
-    if _REGISTERED.match(start) or _REQUEST.match(start) or _STATUS.match(start):
+    if _begins_http1(start):
         return Answer.YES
     if len(start) < _LINE and _BEGUN.match(start):
         return NEED_DATA
@@ -128,6 +138,6 @@ def resume(piece: bytes) -> Protocol | None:
     # Methods, "HTTP" and the preface begin with a capital; most of what is unknown does not.
     if not b"A" <= first <= b"Z":
         return None
-    if _REGISTERED.match(piece) or _REQUEST.match(piece) or _STATUS.match(piece):
+    if _begins_http1(piece):
         return Protocol.HTTP1
     return Protocol.HTTP2 if piece.startswith(PREFACE) else None

@@ -24,7 +24,7 @@ class Http1Connection:
     ``feed`` and ``end`` return what the bytes complete, in order. After ``Switched`` the messages
     are those of WebSocket where it was that, and ``Opaque`` pieces otherwise, for another parser to
     read. ``body_limit`` bounds the content given out per message; ``max_head`` and ``max_fields``
-    bound heads.
+    bound heads. Exchanges are numbered from ``after`` on: those of a connection within another.
     """
 
     def __init__(
@@ -33,8 +33,10 @@ class Http1Connection:
         body_limit: int = BODY_LIMIT,
         max_head: int = MAX_HEAD,
         max_fields: int = MAX_FIELDS,
+        after: int = 0,
     ) -> None:
         self._pairing = Pairing()
+        self._pairing.count = after
         self._body_limit = body_limit
         self._parsers = tuple(
             Http1Parser(
@@ -50,6 +52,11 @@ class Http1Connection:
         self.switched = ""
         """The protocol that was switched to, as in ``Switched``; empty while it is HTTP."""
         self._exchange = 0
+
+    @property
+    def count(self) -> int:
+        """The number of the last exchange."""
+        return self._pairing.count
 
     @property
     def unasked(self) -> bool:

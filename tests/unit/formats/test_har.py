@@ -198,6 +198,9 @@ def test_content() -> None:
         "encoding": "base64",
         "comment": "36 more bytes not kept",
     }
+    called = answer(b"", "application/grpc+proto", size=12, decoded_size=7)
+    content = entry_of(exchange(response=called))["response"]["content"]
+    assert content["comment"] == "7 bytes of gRPC messages, which an archive has no place for"
     empty = http("response", response_head(fields=()), trailers=(("t", "v"),))
     response = entry_of(exchange(response=empty))["response"]
     assert response["content"] == {"size": 0, "mimeType": "x-unknown", "text": ""}

@@ -285,6 +285,19 @@ def test_server_sent_events_are_messages_of_their_own_and_not_kept_as_content():
     assert one(ends.events, Exchange).response.body == b""
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_format_without_events_gets_them_as_content(whole):
+    ends = Ends(stage=Messages(whole=whole, body_limit=20))
+    said = b"data: one\n\ndata: two\n\n"
+    ends.asks(get())
+    ends.answers(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + said[:9])
+    ends.answers(said[9:])
+    ends.end()
+    assert [m.data for m in ends.said(ServerEvent)] == ["one", "two"]
+    response = one(ends.events, Exchange).response
+    assert (response.body, response.size) == (said[:20] if whole else b"", len(said))
+
+
 # --- upgrades and tunnels ---
 
 
@@ -336,6 +349,32 @@ def test_a_tunnel_shows_what_it_carries_at_its_place():
     assert one(ends.events, Exchange).response.head.status == 200
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_http_in_a_tunnel_is_read(role):
+    ends = Ends(role)
+    ends.asks(b"CONNECT there:80 HTTP/1.1\r\nHost: there:80\r\n\r\n")
+    ends.answers(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    for path in (b"/1", b"/2"):
+        ends.asks(get(path))
+        ends.answers(ok(b"to " + path))
+    _, one, two = ends.of(Exchange)
+    assert (one.exchange, one.request.head.target, one.response.body) == (2, "/1", b"to /1")
+    assert (two.exchange, two.request.head.target, two.response.body) == (3, "/2", b"to /2")
+    assert not ends.of(Plaintext)
+    assert not ends.said(Note)
+
+
+def test_http2_in_a_tunnel_is_read():
+    ends = Ends()
+    ends.asks(b"CONNECT there:80 HTTP/1.1\r\nHost: there:80\r\n\r\n")
+    ends.answers(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    two = Two(ends=ends)
+    two.ask(1, path="/in")
+    two.answer(1, b"fine")
+    assert [e.request.head.target for e in ends.of(Exchange)] == ["there:80", "/in"]
+    assert ends.of(Exchange)[1].response.body == b"fine"
+
+
 # --- HTTP/2 ---
 
 PSEUDO = [(":method", "GET"), (":scheme", "https"), (":authority", "here"), (":path", "/")]
@@ -344,8 +383,8 @@ PSEUDO = [(":method", "GET"), (":scheme", "https"), (":authority", "here"), (":p
 class Two:
     """hyper-h2 on both sides of ``Ends``; ``mute`` lets them speak before the capture."""
 
-    def __init__(self, role="client", *, upgraded=b""):
-        self.ends = Ends(role)
+    def __init__(self, role="client", *, upgraded=b"", ends=None):
+        self.ends = ends or Ends(role)
         self.mute = False
         made = h2.connection.H2Connection
         self.client = made(h2.config.H2Configuration(client_side=True))

@@ -27,6 +27,9 @@ OTHER = [
     b"\x4a\x00\x00\x00\x0a8.0.36\x00",  # MySQL
     b'{"json": "line"}\n',
     b"SSH-2.0-OpenSSH_9.2\r\n",
+    b"GET /index.html 200 4.2 ms - 12\nGET /next 200 1.1 ms - 3\n",  # a log
+    b"POST /api 500\n",
+    b"GET /\r\n",  # HTTP/0.9
     bytes(64),
 ]
 
