@@ -114,10 +114,8 @@ def make_stages(
 
         stages.append(PostgresStatements(facts_of=session_of, text_limit=text_limit(given)))
     if parses(given):
-        from ecapture.pipeline.messages import (  # noqa: PLC0415 - only where it is used
-            BODY_LIMIT,
-            Messages,
-        )
+        from ecapture.pipeline.messages import Messages  # noqa: PLC0415 - only where it is used
+        from ecapture.protocols.body import BODY_LIMIT  # noqa: PLC0415
 
         whole = given["model"] == "har"
         stages.append(Messages(body_limit=truncation(given) or BODY_LIMIT, whole=whole))
