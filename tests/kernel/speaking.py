@@ -15,6 +15,7 @@ from ecapture import plan
 from ecapture.binary.elf import ElfFile
 from ecapture.config import CaptureConfig, Limits, Scope
 from ecapture.kernel.attach import Attached, Place, Programs
+from ecapture.kernel.feature import feature
 
 SOURCE = Path(__file__).parent / "speaker.c"
 DEADLINE = 300.0  # seconds: an emulated machine is twenty times slower than this one
@@ -28,6 +29,17 @@ HOOKS = (
     plan.descriptor("set_descriptor"),
     plan.end("end"),
 )
+
+
+def distinct(*masks: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return those masks of features that leave different ones on this kernel.
+
+    What an old kernel lacks anyway would be tried again and again: a minute each in emulation.
+    """
+    left: dict[frozenset[str], tuple[str, ...]] = {}
+    for mask in masks:
+        left.setdefault(frozenset(name for name in mask if feature(name)), mask)
+    return list(left.values())
 
 
 def compiled(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from speaking import Speaker, settings
+from speaking import Speaker, distinct, settings
 
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.sites import Chain, How, Library, SecretSites
@@ -17,7 +17,7 @@ from ecapture.kernel.decode import Decoder
 from ecapture.kernel.keys import NSS_LOG, NSS_VALUE, key_hooks, secret_row
 
 pytestmark = pytest.mark.needs("root", "bpf", "ringbuf", "uprobe")
-VARIANTS = [(), ("uprobe_multi",), ("attach_cookie",)]
+VARIANTS = distinct((), ("uprobe_multi",), ("attach_cookie",))
 FUNCTIONS = {NSS_LOG.shape: "tell", NSS_VALUE.shape: "set_value"}
 ROW = 5
 RANDOM = Chain((16,), 32, How.EVALUATED)

@@ -4,7 +4,7 @@
 import re
 
 import pytest
-from speaking import Hooked, Speaker, settings, spoken
+from speaking import Hooked, Speaker, distinct, settings, spoken
 
 from bpf_object import programs, shipped
 from ecapture._wire import PIECE_MAXIMUM
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.needs("root", "bpf", "ringbuf", "uprobe")
 
 # helpers (UAPI linux/bpf.h) that some of the promised kernels do not have
 HELPERS = {162: "sock_from_file", 174: "attach_cookie", 181: "bpf_loop"}
-VARIANTS = [
+VARIANTS = distinct(
     (),
     ("uprobe_multi",),
     ("bpf_loop",),
@@ -28,7 +28,7 @@ VARIANTS = [
     ("btf",),
     ("uprobe_multi", "attach_cookie", "bpf_loop", "btf"),
     ("tp_btf:sock_send_length", "tp_btf:sched_process_exit"),
-]
+)
 
 
 def lacking(program):

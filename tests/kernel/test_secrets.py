@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from speaking import Speaker, settings
+from speaking import Speaker, distinct, settings
 
 from ecapture._wire import SCHEDULE, SCHEDULE_FIELDS
 from ecapture.binary.elf import ElfFile
@@ -21,7 +21,7 @@ from ecapture.kernel.keys import KEPT, LOG, MASTER, key_hooks, secret_row
 pytestmark = pytest.mark.needs("root", "bpf", "ringbuf", "uprobe")
 cookies = pytest.mark.needs("attach_cookie")
 
-VARIANTS = [(), ("uprobe_multi",), ("attach_cookie",), ("uprobe_multi", "attach_cookie")]
+VARIANTS = distinct((), ("uprobe_multi",), ("attach_cookie",), ("uprobe_multi", "attach_cookie"))
 FUNCTIONS = {LOG.shape: "tell", MASTER.shape: "make_master", KEPT.shape: "any_call"}
 ROW = 5
 

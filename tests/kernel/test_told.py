@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from speaking import Speaker, settings
+from speaking import Speaker, distinct, settings
 
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.operations import AAPCS64, AMD64
@@ -21,7 +21,7 @@ from ecapture.kernel.feature import feature
 from ecapture.kernel.told import TOLD, told_row
 
 pytestmark = pytest.mark.needs("root", "bpf", "ringbuf", "uprobe")
-VARIANTS = [(), ("uprobe_multi",), ("attach_cookie",), ("uprobe_multi", "attach_cookie")]
+VARIANTS = distinct((), ("uprobe_multi",), ("attach_cookie",), ("uprobe_multi", "attach_cookie"))
 RANDOM = bytes([7]) * 32
 
 ARGUMENTS = (AMD64 if platform.machine() == "x86_64" else AAPCS64).arguments

@@ -459,14 +459,15 @@ class _Boot:
     def _arguments(self, machine: Machine, unpacked: Unpacked, memory: int) -> list[str]:
         """Return QEMU's arguments: one disk in memory, one shared filesystem, three ports."""
         work = self._work
-        parameters = f"panic=-1 loglevel=5 mitigations=off {machine.parameters}"
+        # Closing a probe waits for all processors: expedited, as they are slow to come by here.
+        parameters = "panic=-1 loglevel=5 mitigations=off rcupdate.rcu_expedited=1"
         arguments = [*machine.arguments, "-machine", "memory-backend=memory"]
         arguments += ["-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on"]
         arguments += ["-m", f"{memory}M", "-smp", str(min(os.cpu_count() or 1, 2))]
         arguments += ["-accel", "tcg,thread=multi", "-nodefaults", "-no-user-config"]
         arguments += ["-display", "none", "-no-reboot"]
         arguments += ["-kernel", str(unpacked.image), "-initrd", str(work / "disk")]
-        arguments += ["-append", parameters]
+        arguments += ["-append", f"{parameters} {machine.parameters}"]
         arguments += ["-chardev", f"file,id=console,path={work}/console"]
         arguments += ["-serial", "chardev:console"]
         arguments += ["-chardev", f"socket,id=root,path={work}/root.sock"]
