@@ -3,8 +3,10 @@
 
     sudo python benchmarks/mysqld.py [--rounds 5] [--statements 40000] [--sessions 8]
 
-Three conditions take turns in every round: no probes, an empty program on the same hooks (the price
-of the kernel's trap), and the tool, which writes JSON lines to a file. ``mariadb-slap`` sends
+Conditions take turns in every round: no probes, an empty program on the same hooks (the price of
+the kernel's trap), the tool, which writes JSON lines to a file, and the empty program once more:
+what that differs from itself is the machine, and no smaller difference means anything. Which comes
+first changes from round to round. ``mariadb-slap`` sends
 ``select 1`` as fast as the server answers, which is the least work a statement can be, hence the
 dearest for a tracer. Every statement is looked for in the output: shown and lost must make up what
 was sent. Ratios are made within a round, and only they travel between machines.
@@ -58,6 +60,7 @@ def main() -> int:
                 "no probes": [],
                 "empty": _empty_commands(empty, server),
                 "ecapture": [[asked.tool, "mysqld", "--pid", str(server.pid), "-m", "jsonl"]],
+                "empty again": _empty_commands(empty, server),
             }
             _measure(asked, server, conditions, home)
     return 0
@@ -93,8 +96,9 @@ def _measure(
     costs: dict[str, list[float]] = {name: [] for name in conditions}
     own: list[float] = []
     shown = lost = 0
-    for _ in range(asked.rounds):
-        for name, commands in conditions.items():
+    for number in range(asked.rounds):
+        turns = list(conditions.items())
+        for name, commands in turns if number % 2 == 0 else reversed(turns):
             output = home / "shown.jsonl"
             output.unlink(missing_ok=True)
             words = [[*c, "-w", str(output)] if name == "ecapture" else c for c in commands]
@@ -107,11 +111,14 @@ def _measure(
                 shown += _count(output)
                 lost += summary["lost"]
     sent = asked.rounds * asked.statements
-    print(f"{'condition':12} {'per second':>12} {'to none':>9} {'to empty':>9}")
+    print(f"{'condition':12} {'per second':>12} {'to none':>9} {'to empty':>9}  in single rounds")
     for name, found in rates.items():
         to_none = statistics.median(a / b for a, b in zip(found, rates["no probes"], strict=True))
-        to_empty = statistics.median(a / b for a, b in zip(found, rates["empty"], strict=True))
-        print(f"{name:12} {statistics.median(found):12.0f} {to_none:9.2f} {to_empty:9.2f}")
+        single = [a / b for a, b in zip(found, rates["empty"], strict=True)]
+        print(
+            f"{name:12} {statistics.median(found):12.0f} {to_none:9.2f}"
+            f" {statistics.median(single):9.2f}  {min(single):.2f} to {max(single):.2f}"
+        )
     print(f"sent={sent} shown={shown} records lost={lost}")
     taken = ", ".join(f"{statistics.median(us):.1f} {name}" for name, us in costs.items())
     print(f"server and client, us for each: {taken}; ecapture itself {statistics.median(own):.1f}")

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a PostgreSQL server loses while it is watched: pgbench at full speed, in three conditions.
+"""What a PostgreSQL server loses while it is watched: pgbench at full speed.
 
     sudo python benchmarks/sql.py [--rounds 5] [--seconds 5] [--clients 4] [--modes simple,prepared]
 
-No probes, an empty program on the same hooks (the price of the kernel's trap), and ``ecapture
-postgres -m jsonl``, taking turns in every round. What matters is the last column: the throughput
-under ecapture over that under the empty program, within a round; the goal is 0.8. Every statement
+No probes, an empty program on the same hooks (the price of the kernel's trap), ``ecapture postgres
+-m jsonl``, and the empty program once more, taking turns in every round, every other time in the
+opposite order. What matters is the throughput under ecapture over that under the empty program,
+within a round; the goal is 0.8. Beside it is what the empty program reaches of itself: what single
+rounds of that differ by is the machine. Every statement
 that pgbench counts must be in the output, or be counted as lost; the line below says so.
 
 Throughput is at the mercy of whatever else the machine does. The last line is less so: processor
@@ -32,7 +34,7 @@ from pathlib import Path
 from watch import DEADLINE_S, BenchmarkError, Watcher
 
 HERE = Path(__file__).resolve().parent
-NONE, EMPTY, TOOL = "no probes", "empty", "ecapture"
+NONE, EMPTY, TOOL, AGAIN = "no probes", "empty", "ecapture", "empty again"
 NOBODY = 65534
 SETTINGS = ("fsync=off", "autovacuum=off", "shared_buffers=64MB", "max_wal_size=512MB")
 _PROCESSED = re.compile(r"actually processed: (\d+)")
@@ -105,7 +107,7 @@ def where(folder: Path) -> list[str]:
 def watcher(condition: str, options: argparse.Namespace, folder: Path) -> Watcher | None:
     """What watches the server under a condition."""
     program = str(binaries() / "postgres")
-    if condition == EMPTY:
+    if condition in (EMPTY, AGAIN):
         functions = ["--functions", "secure_read,secure_write"]
         return Watcher([str(folder / "empty_probe"), "--library", program, *functions])
     if condition == TOOL:
@@ -189,13 +191,18 @@ def report(mode: str, options: argparse.Namespace, folder: Path, postmaster: int
     """Run one mode and print its lines."""
     runs: list[dict[str, dict[str, float]]] = []
     for number in range(options.rounds):
-        conditions = (NONE, EMPTY, TOOL)
-        runs.append({c: once(mode, c, options, folder, postmaster) for c in conditions})
+        conditions = (NONE, EMPTY, TOOL, AGAIN)
+        turns = conditions if number % 2 == 0 else conditions[::-1]
+        runs.append({c: once(mode, c, options, folder, postmaster) for c in turns})
         rates = "  ".join(f"{c} {runs[-1][c]['tps']:.0f}/s" for c in conditions)
         print(f"{mode} round {number + 1}: {rates}", file=sys.stderr)
 
     def ratio(one: str, other: str) -> float:
         return statistics.median(run[one]["tps"] / run[other]["tps"] for run in runs)
+
+    def spread(condition: str) -> str:
+        single = [run[condition]["tps"] / run[EMPTY]["tps"] for run in runs]
+        return f"{min(single):.2f} to {max(single):.2f} in single rounds"
 
     def median(condition: str, key: str) -> float:
         return statistics.median(run[condition][key] for run in runs)
@@ -203,7 +210,8 @@ def report(mode: str, options: argparse.Namespace, folder: Path, postmaster: int
     print(
         f"{mode}: {median(NONE, 'tps'):.0f}/s without probes;"
         f" empty {ratio(EMPTY, NONE):.2f} of that, ecapture {ratio(TOOL, NONE):.2f};"
-        f" ecapture over empty {ratio(TOOL, EMPTY):.2f}"
+        f" ecapture over empty {ratio(TOOL, EMPTY):.2f} ({spread(TOOL)}),"
+        f" empty over itself {ratio(AGAIN, EMPTY):.2f} ({spread(AGAIN)})"
     )
     count, seen, lost = (sum(run[TOOL][key] for run in runs) for key in ("count", "shown", "lost"))
     cost, peak = median(TOOL, "cpu_us"), median(TOOL, "peak_mb")
