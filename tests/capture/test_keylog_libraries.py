@@ -113,7 +113,7 @@ import sys, grpc
 certificate, port = open(sys.argv[1], "rb").read(), sys.argv[2]
 channel = grpc.secure_channel("localhost:" + port, grpc.ssl_channel_credentials(certificate))
 try:
-    channel.unary_unary("/none/none")(b"", timeout=3)
+    channel.unary_unary("/none/none")(b"", timeout=10)
 except grpc.RpcError:
     pass
 """

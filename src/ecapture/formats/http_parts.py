@@ -51,11 +51,14 @@ class Cookie(NamedTuple):
 
 
 def host_of(head: Head) -> str:
-    """The host a request is for, with its port if it names one; empty where it names none."""
+    """The host a request is for, with its port if it names one; empty where it names none.
+
+    An absolute target outranks the Host field (RFC 9112, 3.2.2).
+    """
     target = head.target
     if head.method == "CONNECT":
         return target
-    return head.authority or head.get("host") or _split(target)[0]
+    return head.authority or _split(target)[0] or head.get("host")
 
 
 def path_of(head: Head) -> str:
@@ -70,6 +73,10 @@ def _split(target: str) -> tuple[str, str]:
         at = min((found for found in map(rest.find, "/?#") if found >= 0), default=len(rest))
         return rest[:at], rest[at:]
     return "", target
+
+
+def _scheme(target: str) -> str:
+    return target.partition("://")[0] if _ABSOLUTE.match(target) else ""
 
 
 def url_of(head: Head, connection: Connection | None, *, server: bool) -> str:
@@ -91,7 +98,8 @@ def url_of(head: Head, connection: Connection | None, *, server: bool) -> str:
     path = "" if head.method == "CONNECT" else path_of(head)
     if not path.startswith("/"):
         path = f"/{path}"
-    scheme = head.scheme if head.scheme in ("http", "https") else "https"
+    scheme = (head.scheme or _scheme(head.target)).lower()
+    scheme = scheme if scheme in ("http", "https") else "https"
     path = quote(field_text(path), safe=_URI_SAFE)
     return f"{scheme}://{host}{_BAD_PERCENT.sub('%25', path)}"
 

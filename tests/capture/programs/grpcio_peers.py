@@ -39,7 +39,7 @@ def ask(certificate: str, port: str) -> None:
         _command, text, count = line.split()
         said = text.encode() * int(count)
         with grpc.secure_channel(f"localhost:{port}", credentials, LIMITS) as channel:
-            heard = channel.unary_unary("/test/echo")(said, timeout=20)
+            heard = channel.unary_unary("/test/echo")(said, timeout=120)
         print("same" if heard == said else "different", flush=True)
 
 

@@ -288,7 +288,7 @@ def test_a_table_that_repeats_itself_is_refused_in_time(tmp_path):
     begun = time.process_time()
     with ElfFile(tmp_path / "program") as elf, pytest.raises(NotExecutable):
         golang.locate(elf)
-    assert time.process_time() - begun < 2
+    assert time.process_time() - begun < 20
 
 
 def test_a_stripped_program_is_known_without_build_information(tmp_path):

@@ -31,8 +31,10 @@ from ecapture.formats.http_parts import (
     [
         ({}, "example.com", "/path?q=1", "https://example.com/path?q=1"),
         ({"authority": "h:8443", "fields": ()}, "h:8443", "/path?q=1", "https://h:8443/path?q=1"),
-        ({"target": "http://other/x?y", "fields": ()}, "other", "/x?y", "https://other/x?y"),
-        ({"target": "http://other?y", "fields": ()}, "other", "?y", "https://other/?y"),
+        ({"target": "http://other/x?y", "fields": ()}, "other", "/x?y", "http://other/x?y"),
+        ({"target": "http://other?y", "fields": ()}, "other", "?y", "http://other/?y"),
+        ({"target": "HTTP://other/x"}, "other", "/x", "http://other/x"),
+        ({"target": "ws://other/x"}, "other", "/x", "https://other/x"),
         ({"target": "*", "method": "OPTIONS"}, "example.com", "*", "https://example.com/*"),
         ({"target": "a:443", "method": "CONNECT"}, "a:443", "a:443", "https://a:443/"),
         ({"target": "/a://b"}, "example.com", "/a://b", "https://example.com/a://b"),

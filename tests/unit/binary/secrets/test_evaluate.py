@@ -193,10 +193,10 @@ def test_limits_end_a_maze(assemble):
         "\n".join(f"cmp %r{8 + n % 8}, %rax\njg {n}f\nnop\n{n}: nop" for n in range(60)) + "\nret"
     )
     code = assemble(f=body)
-    started = time.monotonic()
+    started = time.process_time()
     trace = code.evaluator.trace(code.address("f"), Limits(paths=50, steps=2000))
     assert not trace.complete
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 20
 
 
 def test_an_endless_loop_ends(assemble):
