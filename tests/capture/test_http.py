@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -156,6 +157,29 @@ def test_server_sent_events_are_shown_one_by_one(watch, certificate, web):
         ]
         assert talk.exchanges[0].response.body == b""
         assert talk.exchanges[1].response.body == lines(30)
+
+
+@pytest.mark.needs("program:curl")
+def test_http_in_a_tunnel_through_a_proxy(watch, certificate):
+    script = servers.PROGRAMS / "tunnel_proxy.py"
+    with servers.running(sys.executable, script, *certificate) as proxy:
+        port, inner = (int(proxy.stdout.readline()) for _ in range(2))
+        with watch_talks(watch, Scope(comms=("curl", "python"))) as run:
+            words = ["curl", "--silent", "--show-error", "--proxytunnel"]
+            words += ["--proxy", f"https://localhost:{port}"]
+            words += ["--proxy-cacert", str(certificate.certificate)]
+            words += [f"http://127.0.0.1:{inner}/{name}" for name in ("one", "two")]
+            program = subprocess.Popen(words, stdout=subprocess.PIPE)
+            assert finish(program) == b"/one/two"
+            events = run.finish()
+    for role, pid in (("client", program.pid), ("server", proxy.pid)):
+        talk = Talk(events, pid)
+        talk.assert_clean(role, 3)
+        assert [(e.exchange, e.request.head.target, e.response.body) for e in talk.exchanges] == [
+            (1, f"127.0.0.1:{inner}", b""),
+            (2, "/one", b"/one"),
+            (3, "/two", b"/two"),
+        ]
 
 
 def test_a_connection_older_than_the_capture_is_read_from_its_next_message(watch, certificate, web):
