@@ -158,7 +158,10 @@ class HarOutput:
                 hint="use -m jsonl",
             )
         self._format = HarFormat(
-            version=version(), container_of=container_of, seekable=self._writer.seekable
+            version=version(),
+            container_of=container_of,
+            seekable=self._writer.seekable,
+            terminal=isinstance(destination, Stdout) and os.isatty(1),
         )
 
     def opening(self, _metadata: Metadata) -> None:

@@ -236,6 +236,7 @@ def _main_output(
             problem=f"{mode!r} is no mode of this version",
             hint=f"modes: {', '.join(MODES)}",
         )
+    terminal = isinstance(destination, Stdout) and os.isatty(1)
     if mode == "record":
         return RecordOutput(destination, container_of, session_of)
     if mode == "har":
@@ -245,8 +246,8 @@ def _main_output(
     if mode == "jsonl":
         from ecapture.formats.jsonl import JsonLinesFormat  # noqa: PLC0415 - only where it is used
 
-        return FormatOutput(JsonLinesFormat(container_of=container_of), destination)
-    terminal = isinstance(destination, Stdout) and os.isatty(1)
+        form = JsonLinesFormat(container_of=container_of, terminal=terminal)
+        return FormatOutput(form, destination)
     if given["raw"]:
         return FormatOutput(TextFormat(terminal=terminal, hexadecimal=given["hex"]), destination)
     colour = _colour(given["color"], terminal=terminal)

@@ -48,7 +48,7 @@ from ecapture.formats.http_parts import (
     url_of,
 )
 from ecapture.formats.jsonl import conversation_name, no_container
-from ecapture.formats.words import endpoint
+from ecapture.formats.words import endpoint, escaped_json
 from ecapture.protocols.grpc import is_grpc
 from ecapture.protocols.messages import Direction, Fields, Head
 
@@ -61,8 +61,8 @@ _VERSIONS: Final = {"2": "HTTP/2", "": ""}
 class HarFormat:
     """Events to bytes.
 
-    ``version`` is ours. ``container_of`` as in ``jsonl``. ``seekable``: what was written can be
-    overwritten.
+    ``version`` is ours. ``container_of`` and ``terminal`` as in ``jsonl``. ``seekable``: what was
+    written can be overwritten.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class HarFormat:
         version: str = "",
         container_of: Callable[[int], str] = no_container,
         seekable: bool = True,
+        terminal: bool = False,
     ) -> None:
+        self._terminal = terminal
         self._creator = {"name": "ecapture", "version": version}
         self._container_of = container_of
         self._seekable = seekable
@@ -91,7 +93,8 @@ class HarFormat:
         pieces: list[bytes] = []
         for event in events:
             if isinstance(event, Exchange):
-                pieces += (self._between, self._encoder.encode(self.entry(event)))
+                entry = self._encoder.encode(self.entry(event))
+                pieces += (self._between, escaped_json(entry) if self._terminal else entry)
                 self._between = b",\n"
         if not pieces or not self._seekable:
             return 0, pieces

@@ -34,6 +34,7 @@ from ecapture.formats import jsonl_types as types
 from ecapture.formats.content import ContentType, content_type, field_text, is_text, text_of
 from ecapture.formats.header_line import HeaderLine, all_marks
 from ecapture.formats.http_parts import host_of, url_of
+from ecapture.formats.words import escaped_json
 from ecapture.protocols import protobuf
 from ecapture.protocols.grpc import is_grpc, method_of, status_of
 from ecapture.protocols.messages import (
@@ -67,12 +68,18 @@ class JsonLinesFormat:
     """Events to bytes.
 
     ``container_of`` returns the container id of a process, or an empty text; it is asked once per
-    line and must be quick. ``ends``: with a line for the end of each conversation.
+    line and must be quick. ``ends``: with a line for the end of each conversation. ``terminal``:
+    escape what could harm one, which leaves the meaning as it is.
     """
 
     def __init__(
-        self, *, container_of: Callable[[int], str] = no_container, ends: bool = False
+        self,
+        *,
+        container_of: Callable[[int], str] = no_container,
+        ends: bool = False,
+        terminal: bool = False,
     ) -> None:
+        self._terminal = terminal
         self._container_of = container_of
         self._ends = ends
         self._time = HeaderLine().time
@@ -83,9 +90,11 @@ class JsonLinesFormat:
     def encode(self, events: list[Event]) -> list[bytes]:
         """The lines of one batch, in pieces to be written one behind the other."""
         if Statement in map(type, events):
-            return [self._statements.encode(events, self.line)]
-        lines = [line for line in map(self.line, events) if line is not None]
-        return [self._encoder.encode_lines(lines)] if lines else []
+            pieces = [self._statements.encode(events, self.line)]
+        else:
+            lines = [line for line in map(self.line, events) if line is not None]
+            pieces = [self._encoder.encode_lines(lines)] if lines else []
+        return list(map(escaped_json, pieces)) if self._terminal else pieces
 
     def line(self, event: Event) -> types.AnyLine | None:
         """What the line of an event says; None for events without one."""

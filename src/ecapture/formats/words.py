@@ -20,6 +20,14 @@ def escaped(payload: bytes) -> bytes:
     return _UNSAFE.sub(_escape, text).encode()
 
 
+def escaped_json(encoded: bytes) -> bytes:
+    r"""JSON for a terminal: the same document, with \uNNNN for what JSON lets stand as it is."""
+    if encoded.isascii() and b"\x7f" not in encoded:
+        return encoded
+    # Below that everything is escaped by JSON itself.
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", encoded.decode()).encode()
+
+
 def word(text: str) -> str:
     r"""A word of a header line: printable ASCII as it is, blanks and the rest as \xNN or \uNNNN."""
     return _UNSAFE_WORD.sub(_escape, text) or "-"

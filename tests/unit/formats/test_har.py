@@ -207,6 +207,14 @@ def test_content() -> None:
     assert response["_trailers"] == [{"name": "t", "value": "v"}]
 
 
+def test_for_a_terminal_it_says_the_same_escaped() -> None:
+    event = exchange(response=answer("a\x9b31m\u202e".encode(), "text/plain"))
+    plain, shown = (b"".join(HarFormat(terminal=t).encode([event])[1]) for t in (False, True))
+    assert "\x9b".encode() in plain
+    assert b"a\\u009b31m\\u202e" in shown
+    assert json.loads(shown.partition(b"\n]")[0]) == json.loads(plain.partition(b"\n]")[0])
+
+
 def test_what_a_response_sets() -> None:
     cookie = "id=1; Path=/; Secure; Expires=Wed, 21 Oct 2026 07:28:00 GMT"
     head = response_head(status=302, fields=(("Location", "/x"), ("Set-Cookie", cookie)))

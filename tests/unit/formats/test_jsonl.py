@@ -386,3 +386,11 @@ def test_nothing_captured_raises_or_breaks_the_schema(body: bytes, value: str, c
         line = made[3]
         shown = line.get("text", "").encode() or base64.b64decode(line.get("data_base64", ""))
         assert shown == body
+
+
+def test_for_a_terminal_it_says_the_same_escaped() -> None:
+    event = said(ServerEvent(TO_CLIENT, START, data="a\x9b31m\u202e"))
+    plain, shown = (JsonLinesFormat(terminal=t).encode([event])[0] for t in (False, True))
+    assert "\x9b".encode() in plain
+    assert b"a\\u009b31m\\u202e" in shown
+    assert json.loads(shown) == json.loads(plain)

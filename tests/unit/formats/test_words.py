@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was captured does not drive terminals, and breaks no lines."""
 
+import json
 import unicodedata
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecapture.formats.words import endpoint, escaped, hex_dump, word
+from ecapture.formats.words import endpoint, escaped, escaped_json, hex_dump, word
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
@@ -64,6 +66,16 @@ def test_nothing_reaches_a_terminal_that_could_drive_it(payload):
         assert category != "Cc" or character in "\n\t"
         assert character not in BIDI
         assert category not in ("Zl", "Zp", "Cs")
+
+
+@given(st.one_of(st.text(), st.text(alphabet=f'\x1b\x7f\x85\x9b{BIDI}\\"a')))
+def test_json_for_a_terminal_means_the_same(text):
+    encoded = msgspec.json.encode([text])
+    shown = escaped_json(encoded)
+    assert json.loads(shown) == [text]
+    assert not any(
+        unicodedata.category(character) == "Cc" or character in BIDI for character in shown.decode()
+    )
 
 
 @pytest.mark.parametrize(
