@@ -16,6 +16,7 @@ from ecapture.binary.scan import Found, Skipped, pinned, scan
 from ecapture.cli.console import own_command, say, visible
 from ecapture.config import Scope
 from ecapture.errors import PermissionMissing, TargetError
+from ecapture.formats.words import escaped_json
 from ecapture.probes import probes
 
 _SHOWN = 20  # of what could not be looked at
@@ -52,7 +53,8 @@ def targets(*, as_json: bool, pids: tuple[int, ...]) -> None:
     Scope(pids=pids).check()
     found, skipped = examine(pids)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        # Processes give themselves names, and this may be a terminal.
+        click.echo(escaped_json(msgspec.json.format(msgspec.json.encode(found), indent=2)))
     else:
         _show(found)
     _tell_skipped(skipped)

@@ -58,6 +58,10 @@ def test_the_table_escapes_what_processes_call_themselves(monkeypatch):
     assert r"/tmp/\x1b[31m[/x]" in shown
     assert "(none yet)" in shown
     assert "stripped" in shown
+    odd[:] = [target(comm="a\x9b31m")]
+    shown = CliRunner().invoke(targets.targets, ["--json"]).stdout
+    assert r"a\u009b31m" in shown
+    assert json.loads(shown)[0]["comm"] == "a\x9b31m"
 
 
 def test_nothing_found_is_said(monkeypatch, capsys):
