@@ -55,13 +55,30 @@ ANSWERED = [
     frame(1, 4, 9, _OK) + frame(0, 1, 9, b"back through the tunnel"),
     frame(3, 0, 3, b"\0\0\0\x02") + frame(7, 0, 0, bytes(8)),
 ]
+# Tunnels, with HTTP/1 and HTTP/2 within and other things.
+_CONNECT = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
+_CONNECTED = b"HTTP/1.1 200 Connected\r\n\r\n"
+TUNNELLED = [
+    _CONNECT,
+    _CONNECT + REQUESTS[0],
+    _CONNECT + b"".join(ASKED[:2]),
+    _CONNECT + b"GET /page 200 1 ms\n",
+    *REQUESTS[:4],
+]
+CONNECTED = [
+    _CONNECTED,
+    _CONNECTED + RESPONSES[0],
+    _CONNECTED + b"".join(ANSWERED[:2]),
+    *RESPONSES[:3],
+]
 
 
 def attempt(chance: random.Random) -> None:
-    stage = Messages(body_limit=LIMIT, waiting_limit=WAITING)
+    whole = chance.random() < 0.2
+    stage = Messages(body_limit=LIMIT, waiting_limit=WAITING, whole=whole)
     text = ConversationFormat(colour=chance.random() < 0.3, hexadecimal=chance.random() < 0.2)
     brief = BriefFormat()
-    seeds = (REQUESTS, RESPONSES) if chance.random() < 0.5 else (ASKED, ANSWERED)
+    seeds = chance.choice(((REQUESTS, RESPONSES), (ASKED, ANSWERED), (TUNNELLED, CONNECTED)))
     sides = chance.sample(("read", "write"), 2)
     speech = Speech()
     turns = [
@@ -99,10 +116,10 @@ def attempt(chance: random.Random) -> None:
     assert all(len(message.body) <= LIMIT for message in messages)
     exchanges = [event for event in found if isinstance(event, Exchange)]
     parts = [part for e in exchanges for part in (e.request, e.response) if part is not None]
-    whole = [message for message in messages if not 100 <= message.head.status < 200]
+    final = [message for message in messages if not 100 <= message.head.status < 200]
     switching = [part for part in parts if part.head.status == 101]
-    assert {id(part) for part in parts} == {id(message) for message in (*whole, *switching)}
-    assert len(parts) == len(whole) + len(switching)
+    assert {id(part) for part in parts} == {id(message) for message in (*final, *switching)}
+    assert len(parts) == len(final) + len(switching)
 
 
 if __name__ == "__main__":
