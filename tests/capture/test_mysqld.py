@@ -348,6 +348,20 @@ def test_prepared_statements(watched, server):
     assert executed[2].name == executed[3].name == names["insert into p values (?, ?)"]
 
 
+def test_parameters_above_the_limit_are_cut_and_say_so(watched, mariadb):
+    run = watched(mariadb)
+    session = mysql.connector.connect(unix_socket=str(mariadb.socket), user="root", use_pure=True)
+    cursor = session.cursor(prepared=True)
+    cursor.execute("select ?, ?, ?", (5, "it's", "x" * 300_000))
+    cursor.fetchall()
+    session.close()
+    run.wait(1, kind="disconnect")
+    (found,) = select(run.finish(), kind="execute")
+    assert (found.text, found.parameters) == ("select ?, ?, ?", ("5", "it's"))
+    assert (found.marks, found.outcome, found.rows) == (("parameters truncated",), "ok", 1)
+    assert run.run.capture.summary.truncated == run.run.capture.losses.truncated_calls == 1
+
+
 def test_a_statement_prepared_before_the_capture(watched, server):
     session = mysql.connector.connect(
         unix_socket=str(server.socket), user="root", database="shop", use_pure=True

@@ -230,6 +230,7 @@ def test_texts_up_to_the_limit_are_whole(asked, server):
         session.execute(whole + " || %s", ("p" * 60_000,))
         session.execute(over)
         session.execute(over + " || %s", ("p",))
+        session.execute("SELECT %s, %s::text", (1, "x" * 70_000))
         session.execute("SELECT 1")
     captured.wait_for(1, kind="disconnect")
     found = captured.statements(server="postgresql")[1:-1]
@@ -239,11 +240,13 @@ def test_texts_up_to_the_limit_are_whole(asked, server):
         (whole + " || $1", 60_015, ""),
         (over[:65_536], size, "truncated"),
         (over[:65_536], 0, "truncated"),
+        ("SELECT $1, $2::text", 19, ""),
         ("SELECT 1", 8, ""),
     ]
     assert found[1]["parameters"] == ["p" * 60_000]
     assert found[3]["parameters"] == ["p"]
-    assert captured.summary["truncated"] == 2
+    assert (found[4]["parameters"], found[4]["marks"]) == (["1"], ["parameters truncated"])
+    assert captured.summary["truncated"] == 3
 
 
 def test_the_limit_is_an_option(asked, server):

@@ -46,4 +46,6 @@ def statements(list events not None):
         if missing:
             truncated += missing == "truncated"
             unreadable += missing == "unreadable"
+        if event.marks and missing != "truncated":
+            truncated += "parameters truncated" in event.marks
     return count, truncated, unreadable

@@ -432,16 +432,21 @@ def _parameters(
             prepared.long_data = False
             marks.append("parameters sent apart")
             return ()
-    if packet.missing or packet.gap or len(packet.content) < packet.length or count < 0:
+    cut = packet.missing == "truncated" and packet.complete and not packet.gap
+    short = packet.missing or packet.gap or len(packet.content) < packet.length
+    if (short and not cut) or count < 0:
         marks.append("parameters not seen")
         return ()
+    types = prepared.types if prepared else b""
     try:
-        bound = bound_values(bytes(packet.content), count, prepared.types if prepared else b"")
+        bound = bound_values(bytes(packet.content), count, types, cut=cut)
     except ProtocolError:
         marks.append("parameters not understood")
         return ()
     if prepared is not None:
         prepared.types = bound.types
+    if cut:
+        marks.append("parameters truncated")
     return bound.values
 
 

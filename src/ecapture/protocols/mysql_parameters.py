@@ -25,6 +25,7 @@ _TEXTS: Final = {0, 15, 245, 246, 247, 248, 253, 254}
 _BYTES: Final = {16, 249, 250, 251, 252, 255}
 _DATES: Final = {7, 10, 12}
 _TIME: Final = 11
+_ENDS: Final = "ends within a value"
 
 
 class Bound(NamedTuple):
@@ -34,11 +35,12 @@ class Bound(NamedTuple):
     types: bytes
 
 
-def bound_values(packet: bytes, count: int, types: bytes) -> Bound:
+def bound_values(packet: bytes, count: int, types: bytes, *, cut: bool = False) -> Bound:
     """Read the packet behind the statement's id.
 
     ``count`` is how many parameters the statement has; ``types`` are those that were sent with an
-    earlier execution, for a packet that has none.
+    earlier execution, for a packet that has none. Of one that was ``cut`` the values are told that
+    come before the cut, and there are fewer than ``count``.
 
     Raises:
         ProtocolError: the packet does not come out even, or has types that are not known.
@@ -59,17 +61,30 @@ def bound_values(packet: bytes, count: int, types: bytes) -> Bound:
     at += 1
     if len(types) != 2 * count:
         raise _error(at, "the types of its parameters were not seen")
+    values, at = _values(packet, at, nulls, types, cut=cut)
+    if len(values) == count and (cut or at != len(packet)):
+        raise _error(at, "does not end behind its last value")
+    return Bound(values, types)
+
+
+def _values(
+    packet: bytes, at: int, nulls: bytes, types: bytes, *, cut: bool
+) -> tuple[tuple[str | None, ...], int]:
+    # And where they end; fewer where the packet was cut.
     values: list[str | None] = []
-    for number in range(count):
+    for number in range(len(types) // 2):
         kind, flags = types[2 * number], types[2 * number + 1]
         if nulls[number >> 3] >> (number & 7) & 1 or kind == _NULL_TYPE:
             values.append(None)
             continue
-        value, at = _value(packet, at, kind, unsigned=bool(flags & _UNSIGNED))
+        try:
+            value, at = _value(packet, at, kind, unsigned=bool(flags & _UNSIGNED))
+        except ProtocolError as error:
+            if cut and error.fields["reason"] == _ENDS:
+                break
+            raise
         values.append(value)
-    if at != len(packet):
-        raise _error(at, f"{len(packet) - at} bytes are left")
-    return Bound(tuple(values), types)
+    return tuple(values), at
 
 
 def _value(packet: bytes, at: int, kind: int, *, unsigned: bool) -> tuple[str, int]:
@@ -95,7 +110,7 @@ def _value(packet: bytes, at: int, kind: int, *, unsigned: bool) -> tuple[str, i
 
 def _taken(packet: bytes, at: int, end: int) -> bytes:
     if end > len(packet):
-        raise _error(at, "ends within a value")
+        raise _error(at, _ENDS)
     return packet[at:end]
 
 

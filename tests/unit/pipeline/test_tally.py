@@ -34,3 +34,6 @@ def test_statements_are_counted() -> None:
     cut = msgspec.structs.replace(whole, missing="truncated")
     unread = msgspec.structs.replace(whole, missing="unreadable")
     assert _tally.statements([whole, GONE, cut, unread, cut]) == (4, 2, 1)
+    bound = msgspec.structs.replace(whole, marks=("gap", "parameters truncated"))
+    both = msgspec.structs.replace(bound, missing="truncated")
+    assert _tally.statements([whole, bound, both]) == (3, 2, 0)

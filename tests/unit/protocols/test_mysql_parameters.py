@@ -94,6 +94,22 @@ def test_what_does_not_come_out_even(content, count):
         bound_values(content, count, b"")
 
 
+def test_of_what_was_cut_the_values_before_the_cut_are_told():
+    whole = packet((3, 0, b"\x05\0\0\0"), (253, 0, None), (253, 0, b"\x03abc"), (8, 0, b"\7" * 8))
+    values = ("5", None, "abc")
+    for size in range(len(whole)):
+        try:
+            found = bound_values(whole[:size], 4, b"", cut=True)
+        except ProtocolError:
+            assert size < len(HEAD) + 10  # before the first value
+            continue
+        assert found.values == values[: len(found.values)]
+        assert len(found.types) == 8
+    assert found.values == values
+    with pytest.raises(ProtocolError):
+        bound_values(whole, 4, b"", cut=True)
+
+
 def test_nothing_but_the_one_error_escapes():
     source = random.Random(7)
     for _ in range(3000):
