@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -256,6 +258,60 @@ def test_the_limit_is_an_option(asked, server):
     captured.wait_for(1, kind="disconnect")
     (found,) = captured.statements(kind="query")
     assert (found["text"], found["length"]) == ("SELECT 'é', 1, 2222", 24)
+
+
+async def copy_with_asyncpg(server):
+    session = await asyncpg.connect(
+        host="127.0.0.1", port=server.port, user="admin", database="postgres", ssl=False
+    )
+    await session.execute("CREATE TEMP TABLE c(a int, b text)")
+    await session.copy_records_to_table("c", records=[(1, "a"), (2, "b")])
+    with contextlib.suppress(asyncpg.PostgresError):
+        await session.copy_to_table("c", source=io.BytesIO(b"no number\tx\n"))
+    await session.copy_from_query("SELECT * FROM c", output=io.BytesIO())
+    await session.execute("SELECT 'behind'")
+    await session.close()
+
+
+def test_copies_behind_a_describe_without_sync(asked, server):
+    """What asyncpg asks of a table before it copies has no Sync: the COPY ends it."""
+    captured = asked()
+    asyncio.run(copy_with_asyncpg(server))
+    captured.wait_for(1, kind="disconnect")
+    found = [one for one in captured.statements(kind="query") if one["application"] == ""]
+    assert {one["outcome"] for one in found} == {"ok", "error"}
+    assert [(one["text"].split(" (F")[0].strip(), one["tag"], one["error"]) for one in found] == [
+        ("CREATE TEMP TABLE c(a int, b text)", "CREATE TABLE", ""),
+        ('COPY "c" FROM STDIN', "COPY 2", ""),
+        ('COPY "c" FROM STDIN', "", "22P02"),
+        ("COPY (SELECT * FROM c) TO STDOUT", "COPY 2", ""),
+        ("SELECT 'behind'", "SELECT 1", ""),
+    ]
+
+
+def test_copies_in_the_extended_protocol(asked, server):
+    """Of two Syncs the server takes no notice of the one that it finds while it copies."""
+    captured = asked()
+    with server.connect() as session:
+        session.execute("CREATE TEMP TABLE c(a int)")
+        low = session.pgconn
+        for content, error in ((b"1\n2\n", None), (b"nonsense\n", None), (b"3\n", b"given up")):
+            low.exec_params(b"COPY c FROM STDIN", [])
+            low.put_copy_data(content)
+            low.put_copy_end(error)
+            while low.get_result() is not None:
+                pass
+            session.execute("SELECT 'behind'")
+    captured.wait_for(1, kind="disconnect")
+    found = captured.statements(server="postgresql")[2:-1]
+    assert told(found, "text", "outcome", "tag", "error") == [
+        ("COPY c FROM STDIN", "ok", "COPY 2", ""),
+        ("SELECT 'behind'", "ok", "SELECT 1", ""),
+        ("COPY c FROM STDIN", "error", "", "22P02"),
+        ("SELECT 'behind'", "ok", "SELECT 1", ""),
+        ("COPY c FROM STDIN", "error", "", "57014"),
+        ("SELECT 'behind'", "ok", "SELECT 1", ""),
+    ]
 
 
 def test_large_results_and_copies_are_counted_and_not_carried(asked, server):

@@ -41,6 +41,8 @@ _PORTALS: Final = 256
 _TEXT_BYTES: Final = 8 << 20  # of all prepared statements of one session
 _AROUND_TEXT: Final = 4096
 _CLOSE, _COMPLETE, _SUSPENDED = ord("C"), ord("C"), ord("s")
+_MADE_READY: Final = ("sync", "query", "call", "startup")
+"""What a server answers with ReadyForQuery at last."""
 
 AtRest: TypeAlias = tuple[Identity, int, int, dict[str, Prepared]]
 """Whose it is; bytes kept of what was read and written; what was prepared, by name."""
@@ -179,6 +181,10 @@ class Session:
     def _sync(self, _message: Message, time_ns: int, out: list[Event]) -> None:
         self._enqueue(Request("sync", time_ns), out)
 
+    def _copied(self, _message: Message, _time_ns: int, _out: list[Event]) -> None:
+        # CopyDone, CopyFail: while it was copying, the server took no notice of Sync (54.2.6).
+        self._waiting = deque(request for request in self._waiting if request.kind != "sync")
+
     def _terminate(self, _message: Message, time_ns: int, out: list[Event]) -> None:
         self.close(time_ns, out)
 
@@ -211,14 +217,14 @@ class Session:
     # --- what the server answers ---
 
     def _parsed(self, _message: Message, time_ns: int, out: list[Event]) -> None:
-        request = self._next("parse")
+        request = self._next("parse", time_ns, out)
         if request is not None and request.prepared is not None:
             self._remember(request.name, request.prepared)
             if request.name:
                 self._tell(request, time_ns, out)
 
-    def _bound(self, _message: Message, _time_ns: int, _out: list[Event]) -> None:
-        request = self._next("bind")
+    def _bound(self, _message: Message, time_ns: int, out: list[Event]) -> None:
+        request = self._next("bind", time_ns, out)
         if request is None:
             return
         prepared = self._prepared(request.name)
@@ -230,8 +236,8 @@ class Session:
         if len(self._portals) > _PORTALS:
             del self._portals[next(iter(self._portals))]
 
-    def _closed(self, _message: Message, _time_ns: int, _out: list[Event]) -> None:
-        request = self._next("close")
+    def _closed(self, _message: Message, time_ns: int, out: list[Event]) -> None:
+        request = self._next("close", time_ns, out)
         if request is not None and request.of_statement:
             self._forget(request.name)
         elif request is not None:
@@ -245,20 +251,31 @@ class Session:
         if self._waiting:
             self._waiting[0].answered_ns = time_ns
 
-    def _next(self, kind: str) -> Request | None:
-        # The first request of a kind, taken out with those before it, which had no answer we saw.
+    def _next(self, kind: str, time_ns: int, out: list[Event]) -> Request | None:
+        # The first request of a kind, taken out with those before it.
         waiting = self._waiting
         if waiting and waiting[0].kind == kind:
             request = waiting.popleft()
             self._open -= kind in STATEMENTS
             return request
-        if not any(request.kind == kind for request in waiting):
+        return self._first_of((kind,), time_ns, out)
+
+    def _first_of(self, kinds: tuple[str, ...], time_ns: int, out: list[Event]) -> Request | None:
+        """The first request of these kinds, taken out with those before it.
+
+        These had no answer that we saw: Describe has none that is kept, the others had lost it.
+        """
+        if not any(request.kind in kinds for request in self._waiting):
             return None
+        bound: dict[str, Portal] = {}
         while True:
             request = self._waiting.popleft()
             self._open -= request.kind in STATEMENTS
-            if request.kind == kind:
+            if request.kind in kinds:
                 return request
+            self._skip(request, bound)
+            if request.kind in STATEMENTS:
+                self._tell(request, time_ns, out, bound=bound, lost=True)
 
     def _typed(self, message: Message, _time_ns: int, _out: list[Event]) -> None:
         # The answer to the first Describe of a statement that has none yet.
@@ -286,18 +303,15 @@ class Session:
             head.tags = (*head.tags, tag)
         head.answered_ns = time_ns
         if head.kind == "execute":
-            self._next("execute")
+            self._next("execute", time_ns, out)
             self._tell(head, time_ns, out, *marks)
         if tag in ("DEALLOCATE ALL", "DISCARD ALL"):
             self._forget_all()
 
     def _ready(self, _message: Message, time_ns: int, out: list[Event]) -> None:
-        head = self._waiting[0] if self._waiting else None
-        if head is None or head.kind not in ("query", "call", "startup"):
-            self._next("sync")
+        head = self._first_of(_MADE_READY, time_ns, out)
+        if head is None or head.kind == "sync":
             return
-        self._waiting.popleft()
-        self._open -= head.kind in STATEMENTS
         self._connected = True
         self._tell(head, head.answered_ns or time_ns, out)
 
@@ -305,7 +319,13 @@ class Session:
         failure = postgres.read_failure(message.body)
         if failure.fatal:
             self._session.error = failure
-        head = self._waiting[0] if self._waiting else None
+        waiting = self._waiting
+        while len(waiting) > 1 and waiting[0].kind == "describe":
+            # a Describe without a Sync, as asyncpg sends, is answered when a query comes behind it
+            if not waiting[0].answered_ns and waiting[1].kind not in ("query", "call"):
+                break
+            waiting.popleft()
+        head = waiting[0] if waiting else None
         if head is None or head.kind == "sync":
             return
         head.error, head.answered_ns = failure, time_ns
@@ -455,6 +475,8 @@ class Session:
         ord("F"): _call,
         ord("S"): _sync,
         ord("X"): _terminate,
+        ord("c"): _copied,
+        ord("f"): _copied,
     }
     _ANSWERED: ClassVar[dict[int, _Handler]] = {
         ord("1"): _parsed,
