@@ -55,15 +55,21 @@ def host_of(head: Head) -> str:
 
     An absolute target outranks the Host field (RFC 9112, 3.2.2).
     """
-    target = head.target
-    if head.method == "CONNECT":
-        return target
-    return head.authority or _split(target)[0] or head.get("host")
+    if head.authority:
+        return head.authority
+    if _names_host(head):
+        return head.target
+    return _split(head.target)[0] or head.get("host")
 
 
 def path_of(head: Head) -> str:
-    """The path and query of a request."""
-    return _split(head.target)[1]
+    """The path and query of a request; empty where it asks for a tunnel to its host."""
+    return "" if _names_host(head) else _split(head.target)[1]
+
+
+def _names_host(head: Head) -> bool:
+    # A tunnel to a protocol (RFC 8441) has a path, like any other request.
+    return head.method == "CONNECT" and not head.target.startswith("/")
 
 
 def _split(target: str) -> tuple[str, str]:
@@ -95,7 +101,7 @@ def url_of(head: Head, connection: Connection | None, *, server: bool) -> str:
                 if server
                 else endpoint(connection.remote, connection.remote_port)
             )
-    path = "" if head.method == "CONNECT" else path_of(head)
+    path = path_of(head)
     if not path.startswith("/"):
         path = f"/{path}"
     scheme = (head.scheme or _scheme(head.target)).lower()

@@ -31,6 +31,11 @@ def test_exchange() -> None:
     assert shown(exchange().request) == ""
 
 
+def test_a_tunnel_has_the_name_of_its_end_once() -> None:
+    request = http("request", request_head(method="CONNECT", target="there:80"))
+    assert " client CONNECT there:80 200 " in shown(exchange(request=request))
+
+
 def test_parts_that_are_missing() -> None:
     late = exchange(request=None, started_ns=0, role="server")
     assert shown(late) == f"{END} server - - 200 request=- response=11 -\n"
