@@ -201,8 +201,9 @@ def test_what_is_refused(server):
 
 
 def test_a_server_that_starts_later(asked):
-    captured = asked()
+    captured = asked("-d")
     with running(distribution()) as later:
+        captured.wait_attached(later.programs.server)
         subprocess.run([*later.psql(), "-c", "SELECT 'first words'"], check=True)
         captured.wait_for(1, text="SELECT 'first words'")
     assert told(captured.statements(application="psql"), "kind") == [
