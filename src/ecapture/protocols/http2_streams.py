@@ -12,6 +12,7 @@ was given out is kept. A half without content costs no reader.
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from .body import BODY_LIMIT, ContentReader, codings_of
@@ -53,6 +54,7 @@ class Readers:
 
 
 _EVENT_STREAM: Final = "text/event-stream"
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _CUT_SHORT: Final = frozenset((Mark.UNFINISHED, Mark.ABANDONED, Mark.GAP, Mark.LIMITED))
 _NO_CONTENT: Final = ContentReader()  # what a message without any is like; never fed
 
@@ -68,6 +70,7 @@ class Half:
         "_events",
         "_grpc",
         "_late",
+        "_length",
         "_marks",
         "_problem",
         "_readers",
@@ -100,6 +103,7 @@ class Half:
         self._time_ns = 0
         self._grpc = False
         self._late = False
+        self._length = 0  # what was announced; answers to HEAD announce what does not come
         self._marks: tuple[Mark, ...] = ()
         self._problem = ""
 
@@ -119,6 +123,8 @@ class Half:
                     self._event_stream = EventStreamParser(
                         direction=head.direction, stream=head.stream
                     )
+            elif name == "content-length":
+                self._length = int(value) if _LENGTH.fullmatch(value) else 0
             elif name == "content-encoding":
                 self._encoding = f"{self._encoding},{value}" if self._encoding else value
         if self._grpc:
@@ -191,6 +197,10 @@ class Half:
         marks = self._marks
         problem = self._problem
         size, decoded_size, kept = content.size, content.decoded_size, content.kept
+        came = size or (self._splitter.size if self._splitter is not None else 0)
+        if not marks and came and self._length and came != self._length:  # RFC 9113, 8.1.1
+            marks = (Mark.MALFORMED,)
+            problem = problem or f"{came} bytes, where {self._length} were announced"
         if content is not _NO_CONTENT:
             if _CUT_SHORT.isdisjoint(marks):
                 content.finish()

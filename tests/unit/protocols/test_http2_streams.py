@@ -51,6 +51,29 @@ def test_content() -> None:
     assert end == MessageComplete(DOWN, 3, 1, size=3, decoded_size=3, kept=3)
 
 
+@pytest.mark.parametrize(
+    ("announced", "marks"),
+    [("3", ()), ("4", (Mark.MALFORMED,)), ("2", (Mark.MALFORMED,)), ("x", ()), ("9" * 99, ())],
+)
+def test_content_of_another_length_than_was_announced(announced: str, marks: object) -> None:
+    _, end = heard(begun(content_length=announced), b"abc")
+    assert isinstance(end, MessageComplete)
+    assert end.marks == marks
+    assert end.problem == (f"3 bytes, where {announced} were announced" if marks else "")
+    # to HEAD, or with 304
+    (none,) = heard(begun(content_length=announced))
+    assert isinstance(none, MessageComplete)
+    assert not none.marks
+
+
+def test_what_is_cut_short_is_not_called_malformed() -> None:
+    half = begun(content_length="9")
+    half.say(Mark.ABANDONED, "RST_STREAM")
+    _, end = heard(half, b"abc")
+    assert isinstance(end, MessageComplete)
+    assert end.marks == (Mark.ABANDONED,)
+
+
 def test_an_end_is_given_out_once() -> None:
     half = begun()
     heard(half, b"abc")
