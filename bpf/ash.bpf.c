@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 /*
- * What dash is told to do: each complete command as it was read, and how it ended.
+ * What dash and busybox are told to do: each complete command as it was read, and how it ended.
  *
- * dash (0.5.6 to 0.5.12), whose functions are found by what they do:
+ * dash (0.5.6 to 0.5.12) and busybox (1.30 to 1.37), whose functions are found by what they do:
  *   union node *parsecmd(int interact)               READ, PARSED    reads one command, of any number of lines
  *   int preadbuffer(void)                            LINE            its return: the next line stands in the buffer
  *   int cmdloop(int top)                             LOOPED          a file was read to its end, or left
@@ -29,8 +29,9 @@
 
 #define STATUS_INTERRUPTED 130 /* main.c: what $? is after SIGINT */
 #define LINE_MAXIMUM (1 << 20)
+#define ALL_ONES (~0ULL) /* busybox: the mark that the input has ended */
 
-/* The beginning of struct parsefile (dash: src/input.h). */
+/* The beginning of struct parsefile (dash: src/input.h; busybox: shell/ash.c). */
 struct parsefile {
 	__u64 outer; /* what is gone on with when this ends; 0: it is the first */
 	__s32 line_number;
@@ -111,7 +112,7 @@ static __always_inline int read_command(struct pt_regs *regs, __u32 number)
 {
 	struct step_key key = { .frame = frame_at_entry(regs), .pid = bpf_get_current_pid_tgid() >> 32 };
 	struct ec_shell_row *row = bpf_map_lookup_elem(&shell_rows, &number);
-	__u8 typed = (__s32)argument(regs, 0) != 0;
+	__u8 typed = (__u8)argument(regs, 0) != 0;
 	struct step *step;
 	struct place at;
 	__u64 caller;
@@ -125,7 +126,7 @@ static __always_inline int read_command(struct pt_regs *regs, __u32 number)
 	ENTERED(at, regs, number, reader);
 	if (!at.shell)
 		return 0;
-	status = read_number(at.shell, row->status, -1);
+	status = status_of(at.shell, row, -1);
 	end_deeper(at.shell, key.pid, key.frame, status);
 	step = bpf_map_lookup_elem(&steps, &key);
 	if (step && at.shell->step == key.frame) {
@@ -134,6 +135,8 @@ static __always_inline int read_command(struct pt_regs *regs, __u32 number)
 		step->lines = 0;
 		step->kept = 0;
 		step->started_ns = 0;
+		step->late = 0;
+		step->last = 0;
 		step->phase = PHASE_READING;
 		step->typed = typed;
 		step->file = read_pointer(at.shell->base + row->source);
@@ -161,11 +164,11 @@ int ash_parsed(struct pt_regs *regs)
 		return 0;
 	step->started_ns = bpf_ktime_get_boot_ns();
 	step->phase = PHASE_RUNNING;
-	if (tree && tree != shell->base + row->parsed)
+	if (tree && tree != (row->parsed ? shell->base + row->parsed : ALL_ONES))
 		return 0;
 	step->phase = PHASE_REFUSED;
 	if (tree) {
-		end_step(shell, step, read_number(shell, row->status, -1));
+		end_step(shell, step, status_of(shell, row, -1));
 		shell->step = step->outer;
 		bpf_map_delete_elem(&steps, &key);
 	}
@@ -189,7 +192,7 @@ static __always_inline void take_line_of(struct shell *shell, const struct ec_sh
 		if (origin == EC_ORIGIN_SOURCED && row->sourced_name)
 			place = shell->base + row->sourced_name;
 		else if (origin == EC_ORIGIN_SCRIPT && row->file)
-			place = shell->base + row->file;
+			place = variable_of(shell, row, row->file);
 		send_begin(shell, step->command, origin, place, 0);
 	}
 	line.command = step->command;
@@ -209,6 +212,7 @@ static __always_inline int take_line_at(struct pt_regs *regs, __u32 number)
 	__u8 before[2] = {};
 	struct place at;
 	__u64 from, base;
+	__s32 result;
 
 	if (!row)
 		return 0;
@@ -218,7 +222,7 @@ static __always_inline int take_line_at(struct pt_regs *regs, __u32 number)
 		return 0;
 	if (!shell || !shell->step) {
 		/* It waited at its prompt before we came, and is further up the stack when it awaits the next command. */
-		__u32 typed = 0;
+		__u8 typed = 0;
 
 		if (bpf_probe_read_user(&typed, sizeof(typed), (void *)(base + row->interactive)) || !typed || file.outer)
 			return 0;
@@ -242,8 +246,16 @@ static __always_inline int take_line_at(struct pt_regs *regs, __u32 number)
 	} else {
 		bpf_probe_read_user(before, sizeof(before), (void *)(file.next - sizeof(before)));
 	}
-	if (before[0] != '\n' || before[1] != (__u8)returned(regs) || (__s32)returned(regs) < -128)
+	result = returned(regs);
+	if (before[0] != '\n' || before[1] != (__u8)result || result < -128 || result > 255)
+		return 0; /* -129 and 256 are the end */
+	/* What an alias was continued with is returned once more by what asked for it, further up the stack. */
+	if (step->last == file.next && step->last_number == (__u32)file.line_number &&
+	    step->last_frame < frame_at_entry(regs))
 		return 0;
+	step->last = file.next;
+	step->last_number = file.line_number;
+	step->last_frame = frame_at_entry(regs);
 	step->started_ns = bpf_ktime_get_boot_ns(); /* until it is known better */
 	take_line_of(shell, row, step, &file);
 	return 0;
@@ -260,7 +272,7 @@ int ash_looped(struct pt_regs *regs)
 		return 0;
 	row = row_of(shell);
 	if (row)
-		end_deeper(shell, pid, frame_at_return(regs), read_number(shell, row->status, -1));
+		end_deeper(shell, pid, frame_at_return(regs), status_of(shell, row, -1));
 	return 0;
 }
 

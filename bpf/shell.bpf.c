@@ -14,7 +14,7 @@
  *   int hend(Eprog)                                  TAKEN           it is complete: its text is between chline and hptr
  *   void execstring(char *, int, int, char *)        STRING, STRUNG
  *   void execode(Eprog, int, int, char *)            EXECUTE(D)      what was parsed is run, and where it is from
- * dash (ash.bpf.c has the rest of it):
+ * dash and busybox (ash.bpf.c has the rest of them):
  *   int evalstring(char *, int)                      STRING, STRUNG
  *
  * The row of a file in "shell_rows" says where its functions and variables are; the attach cookie is the row. How a
@@ -393,14 +393,14 @@ int shell_executed(struct pt_regs *regs)
 	return 0;
 }
 
-/* Texts are executed for many reasons. That of -c has the context "cmdarg" in zsh (Src/init.c, zsh_main); in dash it
- * is what main found among its arguments. */
+/* Texts are executed for many reasons. That of -c has the context "cmdarg" in zsh (Src/init.c, zsh_main); in dash
+ * and busybox it is what main found among its arguments. */
 static __always_inline int is_of_command_line(const struct place *at, struct pt_regs *regs)
 {
 	char context[8] = {};
 
 	if (at->row->source)
-		return argument(regs, 0) == read_pointer(at->shell->base + at->row->string);
+		return argument(regs, 0) == read_pointer(variable_of(at->shell, at->row, at->row->string));
 	bpf_probe_read_user_str(context, sizeof(context), (void *)argument(regs, 3));
 	return context[0] == 'c' && context[1] == 'm' && context[2] == 'd' && context[3] == 'a' && context[4] == 'r';
 }
@@ -439,7 +439,7 @@ int shell_strung(struct pt_regs *regs)
 	ending.session = shell->session;
 	ending.command = shell->string_command;
 	ending.started_ns = shell->started_ns;
-	ending.status = read_number(shell, row->status, 0);
+	ending.status = status_of(shell, row, 0);
 	shell->string = 0;
 	send_end(&ending);
 	return 0;

@@ -158,7 +158,7 @@ enum ec_shape {
 	EC_SHAPE_SHELL_STEP = 72,     /* a simple command was printed into a variable and will be run */
 	EC_SHAPE_SHELL_EXECUTE = 73,  /* any command is executed: (command, background, pipe in, pipe out, ...) */
 	EC_SHAPE_SHELL_EXECUTED = 74, /* returns its status */
-	/* dash's are told in ash.bpf.c */
+	/* those of dash and busybox are told in ash.bpf.c */
 	EC_SHAPE_SHELL_ASH_READ = 75,	/* a command is going to be read: (typed) */
 	EC_SHAPE_SHELL_ASH_PARSED = 76, /* returns it */
 	EC_SHAPE_SHELL_ASH_LINE = 77,	/* not a function but its return: a line was read */
@@ -536,6 +536,7 @@ struct ec_shell_row {
 	__u64 file;	    /* a pointer to the name of the file that is read; 0 if it is standard input */
 	__u64 source;	    /* dash: a pointer to what says what is read, and how far, */
 	__u64 sourced_name; /* and one to the name of that, if the file is read on the way */
+	__u64 members;	    /* busybox: a pointer to where status (a byte), string and file are: they are distances */
 };
 
 /* The beginning of zsh's struct eprog, a program as it was parsed (Src/zsh.h, zsh 5.3 to 5.9). 40 bytes. */

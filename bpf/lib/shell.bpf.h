@@ -72,14 +72,18 @@ struct step_key {
 struct step {
 	__u64 outer; /* frame of the step it is part of */
 	__u64 started_ns;
-	__u64 file;    /* dash: what its lines are read from */
+	__u64 file;    /* dash: what its lines are read from, */
+	__u64 last;    /* where the last one stood, */
+	__u64 last_frame; /* and the stack pointer then */
 	__u32 command; /* 0: it has no text (yet) */
 	__u32 lines;   /* of its text */
 	__u32 kept;    /* bytes of it */
+	__u32 last_number;
 	__u8 left;     /* runs beside its shell */
 	__u8 phase;    /* dash: enum phase */
 	__u8 typed;    /* dash */
 	__u8 late;     /* dash: it was being read when we came, so that the end of that will not be seen */
+	__u32 _padding;
 };
 
 struct {
@@ -183,6 +187,28 @@ static __always_inline __s32 read_number(const struct shell *shell, __u64 variab
 	__s32 value;
 
 	if (!variable || bpf_probe_read_user(&value, sizeof(value), (void *)(shell->base + variable)))
+		return missing;
+	return value;
+}
+
+/* Where a variable of dash or busybox is. */
+static __always_inline __u64 variable_of(const struct shell *shell, const struct ec_shell_row *row, __u64 variable)
+{
+	__u64 before = shell->base;
+
+	if (row->members)
+		before = read_pointer(shell->base + row->members);
+	return before + variable;
+}
+
+/* What $? is; "missing" where that is not known. */
+static __always_inline __s32 status_of(const struct shell *shell, const struct ec_shell_row *row, __s32 missing)
+{
+	__u8 value;
+
+	if (!row->members)
+		return read_number(shell, row->status, missing);
+	if (bpf_probe_read_user(&value, sizeof(value), (void *)variable_of(shell, row, row->status)))
 		return missing;
 	return value;
 }

@@ -643,7 +643,7 @@ SHELL_END_FIELDS = (
     "has_status",
 )
 
-SHELL_ROW = Struct("<QQQQQQQQQQQQQQQQQQQQ")
+SHELL_ROW = Struct("<QQQQQQQQQQQQQQQQQQQQQ")
 SHELL_ROW_FIELDS = (
     "reader",
     "expander",
@@ -665,6 +665,7 @@ SHELL_ROW_FIELDS = (
     "file",
     "source",
     "sourced_name",
+    "members",
 )
 
 SHELL_TEXT = Struct("<QIHHIIII16sQIIIBB2x")

@@ -17,9 +17,14 @@ from ecapture.binary.library import NOT_TLS, Library
 from ecapture.errors import ECaptureError, TargetNotFound
 
 _log = logging.getLogger(__name__)
-_SHELLS: Final = {"bash": "execute_command_internal", "zsh": "execode", "dash": "cmdloop"}
+_SHELLS: Final = {
+    "bash": "execute_command_internal",
+    "zsh": "execode",
+    "dash": "cmdloop",
+    "busybox": "cmdloop",
+}
 """Shells, and what carries out the commands that nobody types."""
-_UNKNOWN_SHELLS: Final = frozenset(("busybox", "fish"))
+_UNKNOWN_SHELLS: Final = frozenset(("fish",))
 
 _WORTH_TELLING_S: Final = 0.1
 

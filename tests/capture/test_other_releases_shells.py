@@ -400,7 +400,6 @@ def test_a_static_and_stripped_bash(watched, release, tmp_path):
 # --- what cannot be seen ---
 
 UNSEEN = {
-    "busybox": ("busybox", ("busybox", "sh")),
     "fish": ("fish", ("fish",)),
 }
 

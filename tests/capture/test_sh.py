@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sh is told to do is shown, each command once, whole, with its status: dash of each release.
+"""What sh is told to do is shown, each command once, whole, with its status: dash and busybox.
 
 All builds are stripped: what is hooked was found by what it does.
 """
@@ -31,9 +31,13 @@ NOBODY = 65534
 class Sh:
     """A shell of the host, or of a release's tree, where ``folder`` is /tmp."""
 
+    # Programs are named by their place, since busybox would run its own in its place.
+
     def __init__(self, words, folder, release=None):
         self.words, self.folder, self._release = words, folder, release
         self.comm = words[0]
+        # busybox 1.30 reads the same line again after Ctrl-C
+        self.abandons = self.comm != "busybox" or getattr(release, "suite", "") != "bullseye"
         self.sees_folder_as = "/tmp" if release else str(folder)
 
     def command(self, *words):
@@ -51,13 +55,18 @@ class Sh:
             return process.pid, process.wait(DEADLINE)
 
 
-@pytest.fixture(params=["host", "bullseye", "trixie", "sid"])
+WORDS = {"dash": ("dash",), "busybox": ("busybox", "sh")}
+BUILDS = [f"{name}-{where}" for name in WORDS for where in ("host", "bullseye", "trixie")]
+
+
+@pytest.fixture(params=[*BUILDS, "dash-sid"])
 def sh(request, open_folder):
-    if request.param != "host":
-        return Sh(("dash",), open_folder, tree(request.param))
-    if not shutil.which("dash"):
-        pytest.skip("needs program:dash")
-    return Sh(("dash",), open_folder)
+    name, where = request.param.split("-")
+    if where != "host":
+        return Sh(WORDS[name], open_folder, tree(where))
+    if not shutil.which(name):
+        pytest.skip(f"needs program:{name}")
+    return Sh(WORDS[name], open_folder)
 
 
 @pytest.fixture
@@ -102,7 +111,7 @@ def hundred():
         ("nosuchcommand{0}", 127),
         ("for i in 1 2; do echo $i {0}; done >/dev/null", 0),
         ("echo ä€😀ã {0}", 0),
-        ("echo " + "x" * 2000 + "{0}", 0),
+        ("echo " + "x" * 900 + "{0}", 0),
         ("f{0}() {{ return {0}; }}; f{0} # a remark", None),
         ("true | (exit {0})", None),
     ]
@@ -152,11 +161,11 @@ def test_several_lines_and_jobs(watched, sh):
         shell.run("# a remark")
         shell.run("")
         shell.run("echo )")
-        shell.send("sleep 1000\n")
+        shell.send("/bin/sleep 1000\n")
         shell.when_running()
         shell.send(INTERRUPT)
         shell.ready()
-        shell.send("cat\n")
+        shell.send("/bin/cat\n")
         shell.when_running()
         shell.send(SUSPEND)
         shell.ready()
@@ -165,15 +174,16 @@ def test_several_lines_and_jobs(watched, sh):
         shell.send(END)
         shell.ready()
         shell.run("sleep 0 & wait; false")
-        shell.more("if true")
-        shell.interrupt(b"<@2>")
-        shell.ready()
+        if sh.abandons:
+            shell.more("if true")
+            shell.interrupt(b"<@2>")
+            shell.ready()
         shell.send("given up")
         shell.interrupt(b"given up")
         shell.ready()
         shell.run("eval 'true eval'; trap 'true trap' USR1; kill -USR1 $$")
         shell.run("eval 'false eval\nfalse'")
-        shell.send("exec ls /\n")
+        shell.send("exec /bin/ls /\n")
         shell.wait()
         lines = commands(run)
     assert told(lines) == [
@@ -183,21 +193,21 @@ def test_several_lines_and_jobs(watched, sh):
         ("both \\\n  more", 0),
         ("# a remark", 0),
         ("echo )", 2),
-        ("sleep 1000", 130),
-        ("cat", 148),
+        ("/bin/sleep 1000", 130),
+        ("/bin/cat", 148),
         ("fg", 0),
         ("sleep 0 & wait; false", 1),
-        ("if true", 130),
+        *([("if true", 130)] if sh.abandons else []),
         ("eval 'true eval'; trap 'true trap' USR1; kill -USR1 $$", 0),
         ("eval 'false eval\nfalse'", 1),
-        ("exec ls /", None),
+        ("exec /bin/ls /", None),
     ]
     ends = {line["text"]: line["ended"] for line in lines if line["ended"] != "returned"}
     assert ends == {
         "# a remark": "not run",
         "echo )": "not run",
-        "if true": "abandoned",
-        "exec ls /": "replaced",
+        **({"if true": "abandoned"} if sh.abandons else {}),
+        "exec /bin/ls /": "replaced",
     }
 
 
@@ -206,14 +216,14 @@ def test_a_shell_that_is_killed(watched, sh):
         shell.ready()
         run = watched("--pid", shell.pid)
         shell.run("true")
-        shell.send("sleep 1000\n")
+        shell.send("/bin/sleep 1000\n")
         shell.when_running()
         os.kill(shell.pid, signal.SIGKILL)
         shell.wait()
         lines = commands(run)
     assert [(line["text"], line["ended"], line["signal"]) for line in lines] == [
         ("true", "returned", None),
-        ("sleep 1000", "killed", signal.SIGKILL),
+        ("/bin/sleep 1000", "killed", signal.SIGKILL),
     ]
 
 
@@ -312,7 +322,7 @@ def test_strings_and_input(watched, sh):
         text = "echo a >/dev/null\neval false\nexit 9"
         string, status = sh.run("-c", text)
         assert status == 9
-        last, status = sh.run("-c", "true; exec ls /")
+        last, status = sh.run("-c", "true; exec /bin/ls /")
         assert status == 0
         with subprocess.Popen(
             sh.command("-s", "x"), stdin=subprocess.PIPE, cwd=sh.folder
@@ -321,7 +331,7 @@ def test_strings_and_input(watched, sh):
         lines = commands(run, string, last, process.pid)
     assert [(line["text"], line["status"], line["origin"], line["ended"]) for line in lines] == [
         (text, 9, "string", "exited"),
-        ("true; exec ls /", None, "string", "replaced"),
+        ("true; exec /bin/ls /", None, "string", "replaced"),
         ("false $1", 1, "input", "returned"),
         ("if true; then\n (exit 5)\nfi", 5, "input", "returned"),
         ("true )", 2, "input", "not run"),
@@ -343,7 +353,7 @@ def test_what_nobody_types_is_left_out(watched, sh):
 
 def test_long_texts(watched, sh):
     """Longer than the buffer of the shell; cut where the limit is, and counted."""
-    long, longer = "x" * 20000, "y" * 70000
+    long, longer = "x" * 9000, "y" * 70000
     (sh.folder / "long.sh").write_text(f"true {long}\ntrue <<END\n{longer}\nEND\nfalse")
     with sh.typed_in() as other:
         other.ready()
@@ -364,5 +374,5 @@ def test_targets_say_why(sh):
         shell.ready()
         listed = run_ecapture("targets", "--json", "-p", shell.pid)
     [target] = json.loads(listed.stdout)
-    assert (target["kind"], target["visible"], target["how"]) == ("dash", True, "fingerprint")
+    assert (target["kind"], target["visible"], target["how"]) == (sh.comm, True, "fingerprint")
     assert set(target["evidence"]) == {"parsecmd", "preadbuffer.return", "cmdloop", "evalstring"}

@@ -10,17 +10,14 @@ Two signs for each, which do not depend on one another:
   (``tokpushback``, NEOF);
 - ``evalstring`` is the one other caller of ``parsecmd``, calls ``evaltree`` as ``cmdloop`` does,
   and is given by main what ``procargs``, which says that -c wants an argument, stored (``minusc``);
-- ``preadbuffer`` ends by taking a byte where a member of what a variable points to
-  (``parsefile``) points, and moving that on; the members that count what is left are stored by it,
-  that which points to the buffer is looked at; and ``parsecmd`` leads to it;
+- ``preadbuffer`` and ``parsefile`` are found by ``line_code``, from ``parsecmd`` on;
 - ``exitstatus`` is what ``evaltree`` returns and stores to, and what becomes 130 where a signal
   interrupts the shell (``onint``) and 2 where it refuses something (``exerror``, error.c).
 
 The names of files (``arg0``, ``commandname``) are what the function of messages ("%s: %d: ") looks
 at and ``procargs``, or a caller of ``cmdloop`` that reads files, stores to; they may be missing.
 
-Of ``preadbuffer`` it is the return that is taken, the only one it has: a shell that waits for a
-line is inside. Invariants: nothing is returned unless all that typed commands need is found and
+Invariants: nothing is returned unless all that typed commands need is found and
 each is the only one; the rest is found as a whole or not at all. Every function starts where the
 unwinder's records say that one does, and every place is the start of an instruction of it.
 Sources: main.c, parser.c, input.c, eval.c, error.c and options.c of dash 0.5.11 and 0.5.12.
@@ -28,13 +25,11 @@ Sources: main.c, parser.c, input.c, eval.c, error.c and options.c of dash 0.5.11
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from typing import Final
 
 from ecapture.binary.code_search import (
     BY_RECORD,
-    CodeSearch,
     Found,
     NotFoundError,
     changes,
@@ -43,27 +38,13 @@ from ecapture.binary.code_search import (
     only,
 )
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.secrets.operations import (
-    Branch,
-    Call,
-    Compare,
-    Jump,
-    Load,
-    Memory,
-    Operation,
-    Return,
-    Set,
-    Store,
-)
+from ecapture.binary.line_code import LineSearch
+from ecapture.binary.secrets.operations import Call, Compare, Load, Return, Set, Store
 
 _STAYS, _PROFILE = b'\nUse "exit" to leave shell.\n\0', b"$HOME/.profile\0"
 _WANTS, _SAYS = b"-c requires an argument\0", b"%s: %d: \0"
 _TEXTS: Final = (_STAYS, _PROFILE, _WANTS, _SAYS)
-_FARTHEST: Final = 6  # calls from parsecmd to preadbuffer
-_LAST: Final = 12  # instructions of preadbuffer's end that are looked at
 _INTERRUPTED, _REFUSED = 130, 2  # what $? is then
-# struct parsefile (input.h), which bpf/ash.bpf.c reads: nleft, lleft, nextc, buf
-_LEFT, _LEFT_IN_BUFFER, _NEXT, _BUFFER = 16, 20, 24, 32
 _EVIDENCE: Final = {
     "cmdloop": "says what keeps a shell from ending; called by what names $HOME/.profile",
     "parsecmd": "called by cmdloop with 0 and 1; keeps that and empties what marks the end",
@@ -86,13 +67,7 @@ def _found(functions: dict[str, int], variables: dict[str, int]) -> Found:
     return Found(functions, variables, evidence=evidence)
 
 
-class _Reader(NamedTuple):
-    # What reads lines: where it returns, and the variable that points to what it reads from.
-    place: int
-    file: int
-
-
-class _Search(CodeSearch):
+class _Search(LineSearch):
     def __init__(self, elf: ElfFile) -> None:
         super().__init__(elf)
         self._named = self.naming(_TEXTS)
@@ -114,7 +89,7 @@ class _Search(CodeSearch):
         prompts = only(self._kept(parses), "whether somebody types")
         taken = {o.value for o in self.operations(self._loop) if isinstance(o, Set)}
         end = only(self.stored(parses, 4, 0) & taken, "the end of the input")
-        reader = only(self._readers(parses), "what reads a line")
+        reader = only(self.readers(parses), "what reads a line")
         self._runs = only(self._run_after(parses), "what carries out a command")
         interrupted, refused = (self._becomes(value) for value in (_INTERRUPTED, _REFUSED))
         status = only(
@@ -159,51 +134,6 @@ class _Search(CodeSearch):
             wanted = call.constants.get(second) == 0 and call.target != parses
             if wanted and self.functions.is_start(call.target):
                 yield call.target
-
-    def _readers(self, parses: int) -> set[_Reader]:
-        seen, found = {parses}, set()
-        near = {parses}
-        for _ in range(_FARTHEST):
-            near = {target for f in near for target in self._leads_to(f)} - seen
-            near = {function for function in near if self.functions.is_start(function)}
-            seen |= near
-            found |= {reader for function in near for reader in self._reader(function)}
-        return found
-
-    def _leads_to(self, function: int) -> Iterator[int]:
-        for operation in self.operations(function):
-            if isinstance(operation, Call | Jump) and operation.target is not None:
-                yield operation.target
-
-    def _reader(self, function: int) -> Iterator[_Reader]:
-        last: deque[tuple[Operation, ...]] = deque(maxlen=_LAST)
-        found: set[_Reader] = set()
-        for address, instruction in self.body(function).items():
-            last.append(instruction.operations)
-            if any(isinstance(operation, Return) for operation in instruction.operations):
-                end = [operation for operations in last for operation in operations]
-                found |= {_Reader(address, file) for file in _taken_from(end)}
-        if len({reader.place for reader in found}) == 1:
-            yield from (reader for reader in found if self._reads_through(function, reader.file))
-
-    def _reads_through(self, function: int, file: int) -> bool:
-        # What is stored to and looked at of what the variable points to.
-        stored: set[tuple[int, int]] = set()
-        loaded: set[tuple[int, int]] = set()
-        pointers: set[int] = set()
-        for operation in self.operations(function):
-            memory = getattr(operation, "memory", None)
-            if isinstance(memory, Memory) and memory.base in pointers and memory.counter == -1:
-                where = (memory.displacement, getattr(operation, "size", 0))
-                (stored if isinstance(operation, Store) else loaded).add(where)
-            pointers = {register for register in pointers if not changes(operation, register)}
-            if isinstance(operation, Call):
-                pointers = set()
-            elif isinstance(operation, Load) and file in fixed(operation.memory):
-                pointers.add(operation.target)
-        return {(_LEFT, 4), (_LEFT_IN_BUFFER, 4), (_NEXT, 8)} <= stored and {
-            *((_LEFT_IN_BUFFER, 4), (_NEXT, 8), (_BUFFER, 8))
-        } <= loaded
 
     # --- variables ---
 
@@ -257,32 +187,3 @@ class _Search(CodeSearch):
             if isinstance(operation, Load) and (operation.target, operation.size) == (first, 8):
                 loaded = fixed(operation.memory)
         return found
-
-
-def _taken_from(operations: Sequence[Operation]) -> Iterator[int]:
-    # The variables that point to what a byte is taken from and returned, in one run.
-    for number, operation in enumerate(operations):
-        match operation:
-            case Load(target, memory, 8) if _takes_a_byte(operations[number + 1 :], target):
-                yield from fixed(memory)
-
-
-def _takes_a_byte(operations: Iterable[Operation], pointer: int) -> bool:
-    # Loads the member that points to what is next, moves that on, and loads what it pointed to.
-    member = Memory(pointer, _NEXT)
-    at, moved, taken = -1, False, False
-    for operation in operations:
-        match operation:
-            case Call() | Jump() | Branch():
-                return False
-            case Return():
-                return taken
-            case Store(memory, 8) if memory == member:
-                moved = at >= 0
-            case Load(_, memory, 1) if moved and memory == Memory(at, 0):
-                taken = True
-            case Load(target, memory, 8) if memory == member:
-                at = target
-            case _ if not taken and (changes(operation, pointer) or changes(operation, at)):
-                return False
-    return False

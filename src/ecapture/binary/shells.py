@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from ecapture.binary.ash_code import find_dash
+from ecapture.binary.busybox_code import find_busybox
 from ecapture.binary.code_search import Found
 from ecapture.binary.elf import ElfFile, Symbol
 from ecapture.binary.shell_code import find_bash
@@ -142,6 +143,8 @@ def nameless(elf: ElfFile, marker: bytes) -> Shell:
         return _by_code(elf, kind, find_zsh(elf))
     if kind == "dash":
         return _by_code(elf, kind, find_dash(elf))
+    if kind == "busybox":
+        return _by_code(elf, kind, find_busybox(elf))
     return Shell(kind, "content", {}, {}, NO_PROBE)
 
 

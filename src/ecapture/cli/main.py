@@ -71,7 +71,7 @@ _COMMANDS = {
     "sh": (
         "ecapture.cli.shells",
         "sh",
-        "Show what sh is told to do, where that is dash.",
+        "Show what sh is told to do: dash or busybox.",
     ),
     "all": (
         "ecapture.cli.capture",

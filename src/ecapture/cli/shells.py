@@ -98,7 +98,7 @@ def zsh(context: click.Context, /, **given: Any) -> None:
 @no_packet_filter
 @click.pass_context
 def sh(context: click.Context, /, **given: Any) -> None:
-    """Show what sh is told to do, where that is dash. See `ecapture bash --help` for the rest.
+    """Show what sh is told to do: dash or busybox. See `ecapture bash --help` for the rest.
 
     Of what nobody types, the argument of -c is shown, and each command that is read from scripts,
     sourced files and standard input.

@@ -28,18 +28,19 @@ _MEMBERS = {
     "line": ("preadbuffer.return",),
     "loop": ("cmdloop",),
     "loop_end": ("cmdloop.end",),
-    "status": ("last_command_exit_value", "lastval", "exitstatus"),
+    "status": ("last_command_exit_value", "lastval", "exitstatus", "exitstatus.member"),
     "parsed": ("global_command", "tokpushback"),
     "text": ("chline",),
     "text_end": ("hptr",),
     "printed": ("the_printed_command",),
     "interactive": ("interactive_shell", "interactive", "doprompt"),
     "sourced": ("sourcelevel",),
-    "string": ("command_execution_string", "minusc"),
+    "string": ("command_execution_string", "minusc", "minusc.member"),
     "input": ("bash_input",),
-    "file": ("scriptfilename", "arg0"),
+    "file": ("scriptfilename", "arg0", "arg0.member"),
     "source": ("parsefile",),
     "sourced_name": ("commandname",),
+    "members": ("ptr_to_globals_misc",),
 }
 
 _FILES_ONLY = ("cmdloop", "cmdloop.end")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dash 0.5.6 to 0.5.12, the /bin/sh of Debian and others: what it is told to do.
+"""dash 0.5.6 to 0.5.12, and the shell of busybox 1.30 to 1.37: what they are told to do.
 
 ``parsecmd`` reads one command, of however many lines, and says whether it was typed; each line
 stands in the buffer of the file where ``preadbuffer`` returns. A shell that waits at its prompt
@@ -18,8 +18,8 @@ from ecapture.probes.spec import ProbeSpec
 
 PROBE = ProbeSpec(
     name="sh",
-    summary="commands that sh (dash) is given",
-    kinds=("dash",),
+    summary="commands that sh (dash, busybox) is given",
+    kinds=("dash", "busybox"),
     explicit_option="--sh",
     required=("parsecmd",),
     hooks=(

@@ -97,7 +97,7 @@ def test_by_constants(tmp_path, marker):
     assert (found.kind, found.how, found.visible) == (MARKERS[marker], "content", False)
     no_more = f"{NAMELESS} (nothing in it names 'PROMPT_COMMAND')"
     no_loop = f"{NAMELESS} (what runs one command after the other is not to be told from the rest)"
-    reasons = {"bash": no_more, "zsh": no_loop, "dash": no_loop}
+    reasons = {"bash": no_more, "zsh": no_loop, "dash": no_loop, "busybox": no_loop}
     assert found.reason == reasons.get(MARKERS[marker], NO_PROBE)
 
 

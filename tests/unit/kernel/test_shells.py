@@ -57,6 +57,7 @@ def test_a_row_has_every_address():
         "loop_end",
         "source",
         "sourced_name",
+        "members",
     }
     assert SHELL_ROW.unpack(shell_row(library())) == (0,) * len(SHELL_ROW_FIELDS)
 
