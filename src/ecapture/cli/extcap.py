@@ -60,10 +60,11 @@ def capture_words(arguments: Sequence[str]) -> list[str] | None:
     if given["extcap_interfaces"]:
         _say(_interfaces())
         return None
-    if given["extcap_interface"] != INTERFACE:
+    named = given["extcap_interface"]
+    if named != INTERFACE:
         raise UsageError(
             option="--extcap-interface",
-            problem=f"there is no {given['extcap_interface']!r}",
+            problem="is missing" if named is None else f"there is no {named!r}",
             hint=f"the only one is {INTERFACE}",
         )
     if given["extcap_dlts"]:

@@ -98,8 +98,9 @@ def test_choices_become_options_and_nothing_else_does(chosen, words):
     ],
 )
 def test_what_cannot_be_is_refused(words):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as refused:
         extcap.capture_words(words)
+    assert "None" not in str(refused.value)
 
 
 def test_only_a_fifo_is_written_to(tmp_path):
