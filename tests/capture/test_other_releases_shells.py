@@ -399,22 +399,24 @@ def test_a_static_and_stripped_bash(watched, release, tmp_path):
 
 # --- what cannot be seen ---
 
-UNSEEN = {
-    "fish": ("fish", ("fish",)),
-}
+UNSEEN = [("fish", ("fish",), suite) for suite in SUITES] + [
+    ("busybox", ("busybox", "sh"), "sid")  # 1.38
+]
 
 
-@pytest.mark.parametrize("name", UNSEEN)
-def test_what_cannot_be_seen_is_said(watched, release, name, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "words", "suite"), UNSEEN, ids=[f"{kind}-{suite}" for kind, _, suite in UNSEEN]
+)
+def test_what_cannot_be_seen_is_said(watched, kind, words, suite, tmp_path):
     """By ``targets`` of the process, and by a capture that waits for its commands, once."""
-    kind, words = UNSEEN[name]
+    release = tree(suite)
     with subprocess.Popen(
         release.command(tmp_path, *words), stdin=subprocess.PIPE, env={"HOME": "/tmp"}
     ) as shell:
-        wait_until(lambda: Path(f"/proc/{shell.pid}/comm").read_text().strip() == words[0], name)
+        wait_until(lambda: Path(f"/proc/{shell.pid}/comm").read_text().strip() == words[0], kind)
         listed = run_ecapture("targets", "--json", "-p", shell.pid)
         [target] = json.loads(listed.stdout)
-        run = watched("--pid", shell.pid, probe="zsh" if kind == "zsh" else "bash")
+        run = watched("--pid", shell.pid, probe="sh")
         told_why = [line for line in run.errors.so_far() if "is not shown: " in line]
         assert commands(run) == []
         shell.stdin.close()

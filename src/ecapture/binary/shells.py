@@ -88,8 +88,8 @@ _OF_PROGRAMS: Final = ("zsh_eval_context", "scriptfilename", "ztokens")
 
 NAMELESS: Final = "its functions have no names: what it runs cannot be seen"
 NO_PROBE: Final = (
-    "there is no probe for this shell: in no build that is distributed has what reads its commands"
-    " a name"
+    "there is no probe for this shell: nothing names what runs its commands in builds since 3.6,"
+    " and it is not looked for by what it does"
 )
 
 
