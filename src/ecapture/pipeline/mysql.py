@@ -78,6 +78,7 @@ _NAMES: Final = {
     254: "MULTI",
 }
 _ANSWERED_ALWAYS: Final = ("connect", "query", "prepare", "execute", "fetch", "use")
+_NO_SUCH_STATEMENT: Final = 1243  # ER_UNKNOWN_STMT_HANDLER
 _LAST_PREPARED: Final = 0xFFFFFFFF  # MariaDB: the one that was prepared just before
 _MAXIMUM_OPEN: Final = 65536
 _MAXIMUM_SESSIONS: Final = 65536
@@ -287,7 +288,9 @@ class MysqlStatements:
                 number = session.last
             prepared = session.prepared.get(number or 0)
             text, length, missing = _executed(texts, prepared)
-            if end.command == _EXECUTE:
+            if end.error == _NO_SUCH_STATEMENT:  # what MariaDB executes then is its number
+                text, length, missing = "", 0, "unseen"
+            elif end.command == _EXECUTE:
                 parameters = _parameters(texts, prepared, text, missing, marks)
         if end.results > 1:
             marks.append(f"{end.results} answers")

@@ -167,6 +167,18 @@ class TestPrepared:
         found = self.execute(feed, packet=self.PACKET, executed=b"select 5")
         assert (found.text, found.parameters) == ("select 5", ("5",))
 
+    def test_one_that_the_server_does_not_know(self, feed):
+        """MariaDB keeps the number, with a NUL, as the text that it executes."""
+        roles = {TextRole.PACKET: b"\0\1\0\0\0", TextRole.EXECUTED: b"99\0"}
+        found = feed.one(EXECUTE, statement=99, told=OF_STATEMENT, texts=roles, error=1243)
+        assert (found.name, found.text, found.length, found.missing) == ("99", "", 0, "unseen")
+        assert (found.outcome, found.error, found.parameters, found.marks) == (
+            "error",
+            "1243",
+            (),
+            (),
+        )
+
     def test_one_that_is_older_than_the_capture(self, feed):
         found = self.execute(feed, packet=self.PACKET, executed=b"select ?")
         assert (found.text, found.parameters, found.missing) == ("select ?", ("5",), "")
