@@ -9,6 +9,7 @@ started from the same file is seen from its first session on.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -77,6 +78,19 @@ def test_a_new_program_is_seen_and_the_next_from_its_first_session(run, program,
         (int(number), kind.lower(), text if kind == "Query" else "")
         for number, kind, text in logged
     ]
+
+
+def test_what_looks_into_new_files_goes_ahead_of_them(run):
+    """Or it would be as late as the machine is busy."""
+
+    def nice() -> list[int]:
+        tasks = Path(f"/proc/{run.process.pid}/task").glob("*/stat")
+        return sorted(int(task.read_text().rpartition(")")[2].split()[16]) for task in tasks)
+
+    usual = os.nice(0)
+    wait_until(lambda: nice().count(-10) == 1, "a thread in front")
+    assert set(nice()) == {-10, usual}
+    run.finish()
 
 
 def test_what_passed_before_is_told_of(run, program, tmp_path):
