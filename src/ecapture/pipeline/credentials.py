@@ -202,6 +202,7 @@ _SCHEME: Final = re.compile(
     re.IGNORECASE,
 )
 _PAIR: Final = re.compile(rb"([ \t\r\n]*+)([^=;]*+)(=?)([^;]*+)(;?)")
+_NO_COOKIE_NAME: Final = re.compile(rb"""[\s"'`\\]""")
 
 
 def mask_field(name: bytes, value: bytes, mask: Mask) -> bytes | None:
@@ -220,8 +221,9 @@ def _masked_cookies(value: bytes, mask: Mask, *, only_first: bool) -> bytes:
         blank, name, equals, text, end = match.groups()
         if only_first and match.start():
             return match[0]
-        # without "=" it is a value that has no name (RFC 6265bis, 5.6)
-        both = name + equals + mask(text) if equals else mask(name)
+        # without "=" it is a value that has no name (RFC 6265bis, 5.6); and no name has such signs
+        named = equals and not _NO_COOKIE_NAME.search(name)
+        both = name + equals + mask(text) if named else mask(name + equals + text)
         return bytes(blank + both + end)
 
     return _PAIR.sub(masked, value)

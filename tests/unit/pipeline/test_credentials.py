@@ -73,6 +73,7 @@ def test_every_listed_name_is_known():
         ("Proxy-Authorization", "Basic x", "Basic REDACTED"),
         ("Cookie", "a=1; session=xyz;c", "a=REDACTED; session=REDACTED;REDACTED"),
         ("Cookie", "", ""),
+        ("Cookie", 'a=1; "b c=d', "a=REDACTED; REDACTED"),
         ("Set-Cookie", "sid=abc=d; Path=/; HttpOnly", "sid=REDACTED; Path=/; HttpOnly"),
         ("Set-Cookie", "abc; Path=/", "REDACTED; Path=/"),
         ("X-Api-Key", "k", "REDACTED"),
