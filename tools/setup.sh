@@ -7,7 +7,7 @@ what=${1:-build}
 
 packages="clang gcc libbpf-dev libelf-dev zlib1g-dev linux-libc-dev pkg-config python3-dev python3-venv openssl curl"
 if [ "$what" = test ]; then
-	packages="$packages dash busybox-static fish libssl-dev gcc-aarch64-linux-gnu nginx-light nghttp2-client wrk binutils util-linux iproute2 tmux tshark wget mariadb-server-core mariadb-client mariadb-client-core libmariadb-dev libnss3 libnss3-tools libgnutls28-dev gnutls-bin postgresql zsh dash"
+	packages="$packages busybox-static fish libssl-dev gcc-aarch64-linux-gnu nginx-light nghttp2-client wrk binutils util-linux iproute2 tmux tshark wget mariadb-server-core mariadb-client mariadb-client-core libmariadb-dev libnss3 libnss3-tools libgnutls28-dev gnutls-bin postgresql zsh dash"
 	# what not every release has
 	id=$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")
 	case "$id" in debian*) packages="$packages firefox-esr chromium thunderbird" ;; esac
