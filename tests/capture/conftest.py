@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -51,6 +51,21 @@ def capture(tmp_path: Path) -> Iterator[Callable[..., Captured]]:
     """``capture("--pid", "1", ...)`` starts ``ecapture tls`` and waits for its probes."""
     with ExitStack() as stack:
         yield lambda *options, **how: stack.enter_context(Captured(tmp_path, *options, **how))
+
+
+@pytest.fixture
+def watched(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Captured]]:
+    """``watched("--pid", "1")`` captures commands of the module's ``SHELL`` as JSON lines."""
+    with ExitStack() as stack:
+
+        def start(*options: object, **how: Any) -> Captured:
+            folder = tmp_path_factory.mktemp("captured")
+            how = {"probe": getattr(request.module, "SHELL", "bash"), "mode": "jsonl"} | how
+            return stack.enter_context(Captured(folder, *options, **how))
+
+        yield start
 
 
 @pytest.fixture

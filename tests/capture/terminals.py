@@ -137,6 +137,21 @@ class Terminal:
 
         wait_until(foreground, "a command in the foreground")
 
+    def jobs(self, sleep: str = "sleep", cat: str = "cat") -> None:
+        """Interrupts a command, suspends another one, and lets that go on to its end."""
+        self.send(f"{sleep} 1000\n")
+        self.when_running()
+        self.send(INTERRUPT)
+        self.ready()
+        self.send(f"{cat}\n")
+        self.when_running()
+        self.send(SUSPEND)
+        self.ready()
+        self.send("fg\n")
+        self.when_running()
+        self.send(END)
+        self.ready()
+
     def interrupt(self, shown: bytes) -> None:
         """Types Ctrl-C at a prompt behind which ``shown`` is to be seen.
 

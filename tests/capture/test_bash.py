@@ -10,52 +10,16 @@ import threading
 from pathlib import Path
 
 import pytest
-from harness import CAPTURES, DEADLINE, Captured, run_ecapture
-from terminals import END, INTERRUPT, MORE, SUSPEND, Terminal
+from commanded import NOBODY, commands, lines_of, numbered, told
+from harness import CAPTURES, DEADLINE, run_ecapture
+from terminals import MORE, Terminal
 
 from ecapture.binary.loader import loader_cache
 
 pytestmark = [CAPTURES, pytest.mark.needs("btf", "program:bash")]
 BASH = ("bash", "--norc", "--noprofile")
-NOBODY = 65534
-
-
-@pytest.fixture
-def shell(tmp_path):
-    """A bash at a terminal, in a directory of its own."""
-    with Terminal(*BASH, folder=tmp_path) as terminal:
-        yield terminal
-
-
-@pytest.fixture
-def watched(tmp_path):
-    """``watched("--pid", "1")`` captures commands of bash as JSON lines."""
-    running = []
-
-    def start(*options, **how):
-        running.append(Captured(tmp_path, *options, **({"probe": "bash", "mode": "jsonl"} | how)))
-        return running[-1]
-
-    yield start
-    for run in running:
-        run.__exit__()
-
-
-def commands(run, *pids):
-    """The lines of these processes, once the capture has ended."""
-    run.finish()
-    assert run.summary["lost"] == 0, run.stderr
-    lines = [json.loads(line) for line in Path(run.path).read_text().splitlines()]
-    return [line for line in lines if not pids or line["pid"] in pids]
-
-
-def told(lines):
-    return [(line["text"], line["status"]) for line in lines]
-
-
-def hundred():
-    """A hundred lines and the status of each."""
-    varied = [
+HUNDRED = numbered(
+    [
         ("echo {0}", 0),
         ("false {0}", 1),
         ("(exit {0})", None),
@@ -69,15 +33,21 @@ def hundred():
         ("cd /; cd - >/dev/null; echo ä€😀 {0}", 0),
         ("echo " + "x" * 3000 + "{0}", 0),
         ("   echo   {0}   ", 0),
-    ]
-    for number in range(100):
-        text, status = varied[number % len(varied)]
-        yield text.format(number), number if status is None else status
+    ],
+    100,
+)
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """A bash at a terminal, in a directory of its own."""
+    with Terminal(*BASH, folder=tmp_path) as terminal:
+        yield terminal
 
 
 def test_a_hundred_lines(watched, tmp_path):
     run = watched()
-    expected = list(hundred())
+    expected = HUNDRED
     with Terminal(*BASH, folder=tmp_path) as shell:
         shell.ready()
         for line, _status in expected:
@@ -149,18 +119,7 @@ def test_interrupts_and_jobs(watched, shell):
     shell.more("while true")
     shell.interrupt(MORE)
     shell.ready()
-    shell.send("sleep 1000\n")
-    shell.when_running()
-    shell.send(INTERRUPT)
-    shell.ready()
-    shell.send("cat\n")
-    shell.when_running()
-    shell.send(SUSPEND)
-    shell.ready()
-    shell.send("fg\n")
-    shell.when_running()
-    shell.send(END)
-    shell.ready()
+    shell.jobs()
     shell.run("sleep 0 & wait $!")
     shell.run("(exit 9) & wait $!")
     lines = commands(run, shell.pid)
@@ -361,7 +320,7 @@ def script(tmp_path):
 def test_what_nobody_types(watched, script):
     run = watched("--non-interactive", command=("bash", script), cwd=script.parent)
     run.finish(None, status=7)
-    lines = [json.loads(line) for line in Path(run.path).read_text().splitlines()]
+    lines = lines_of(run)
     assert brief(lines) == RAN
     assert {line["place"] for line in lines if line["origin"] == "script"} == {str(script)}
     assert {line["place"] for line in lines if line["origin"] == "sourced"} == {"./part.sh"}
@@ -378,7 +337,7 @@ def test_strings_and_standard_input(watched, tmp_path, how):
         cwd=tmp_path,
     )
     run.finish(None)
-    lines = [json.loads(line) for line in Path(run.path).read_text().splitlines()]
+    lines = lines_of(run)
     assert brief([line for line in lines if line["comm"] == "bash"]) == [
         ("echo one > /dev/null", 0, how),
         ("false", 1, how),

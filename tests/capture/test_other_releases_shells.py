@@ -10,9 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import CAPTURES, DEADLINE, Captured, run_ecapture, wait_until
+from commanded import NOBODY, commands, told
+from harness import CAPTURES, DEADLINE, run_ecapture, wait_until
 from suites import tree
-from terminals import END, INTERRUPT, SUSPEND, Terminal
+from terminals import Terminal
 from zsh_statements import RAN as RAN_BY_ZSH
 from zsh_statements import SCRIPT as SCRIPT_OF_ZSH
 from zsh_statements import as_zsh_prints, write_statements
@@ -23,7 +24,6 @@ from ecapture.binary.zsh_code import find_zsh
 
 pytestmark = [CAPTURES, pytest.mark.needs("btf")]
 SUITES = ("bullseye", "trixie", "sid")
-NOBODY = 65534
 # x86_64 is the machine whose code a stripped bash is understood by
 SEARCHED = platform.machine() == "x86_64"
 STATIC, ZSH_STATIC = (("bash-static",), ("zsh-static",)) if SEARCHED else ((), ())
@@ -35,34 +35,6 @@ PLAIN = {"bash": ("--norc", "--noprofile"), "zsh": ("-f", "-i")}
 def release(request):
     """A release of Debian."""
     return tree(request.param)
-
-
-@pytest.fixture
-def watched(tmp_path_factory):
-    """``watched("--pid", "1", probe="zsh")`` captures commands as JSON lines."""
-    running = []
-
-    def start(*options, **how):
-        folder = tmp_path_factory.mktemp("captured")
-        running.append(Captured(folder, *options, **({"probe": "bash", "mode": "jsonl"} | how)))
-        return running[-1]
-
-    yield start
-    for run in running:
-        run.__exit__()
-
-
-def commands(run, *pids):
-    """The lines of these processes, once the capture has ended."""
-    if run.process.poll() is None:
-        run.finish()
-    assert run.summary["lost"] == 0, run.stderr
-    lines = [json.loads(line) for line in Path(run.path).read_text().splitlines()]
-    return [line for line in lines if not pids or line["pid"] in pids]
-
-
-def told(lines):
-    return [(line["text"], line["status"]) for line in lines]
 
 
 def typed_in(name, release, folder, words=(), **how):
@@ -122,18 +94,7 @@ def test_history_several_lines_and_jobs(watched, release, name, tmp_path):
         shell.run("echo !!")
         shell.run("for i in 1 2", "do", "  echo $i", "done")
         shell.run("cat <<END", "a line", "", "END")
-        shell.send("sleep 1000\n")
-        shell.when_running()
-        shell.send(INTERRUPT)
-        shell.ready()
-        shell.send("cat\n")
-        shell.when_running()
-        shell.send(SUSPEND)
-        shell.ready()
-        shell.send("fg\n")
-        shell.when_running()
-        shell.send(END)
-        shell.ready()
+        shell.jobs()
         shell.send("exec ls /\n")
         shell.wait()
         lines = commands(run)

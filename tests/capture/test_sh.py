@@ -11,20 +11,35 @@ import os
 import platform
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
-from harness import CAPTURES, DEADLINE, Captured, run_ecapture
+from commanded import NOBODY, commands, numbered, told, with_origin
+from harness import CAPTURES, DEADLINE, run_ecapture
 from suites import tree
-from terminals import END, INTERRUPT, SUSPEND, Terminal
+from terminals import Terminal
 
 SEARCHED = platform.machine() == "x86_64"
+SHELL = "sh"
 pytestmark = [
     CAPTURES,
     pytest.mark.needs("btf"),
     pytest.mark.skipif(not SEARCHED, reason="only code for x86_64 is looked into"),
 ]
-NOBODY = 65534
+HUNDRED = numbered(
+    [
+        ("echo {0}", 0),
+        ("false {0}", 1),
+        ("(exit {0})", None),
+        ("! true '{0}'", 1),
+        ("nosuchcommand{0}", 127),
+        ("for i in 1 2; do echo $i {0}; done >/dev/null", 0),
+        ("echo ä€😀ã {0}", 0),
+        ("echo " + "x" * 900 + "{0}", 0),
+        ("f{0}() {{ return {0}; }}; f{0} # a remark", None),
+        ("true | (exit {0})", None),
+    ],
+    100,
+)
 
 
 class Sh:
@@ -67,60 +82,9 @@ def sh(request, open_folder):
     return Sh(WORDS[name], open_folder)
 
 
-@pytest.fixture
-def watched(tmp_path_factory):
-    """``watched("--pid", "1")`` captures commands of sh as JSON lines."""
-    running = []
-
-    def start(*options, **how):
-        folder = tmp_path_factory.mktemp("captured")
-        running.append(Captured(folder, *options, probe="sh", mode="jsonl", **how))
-        return running[-1]
-
-    yield start
-    for run in running:
-        run.__exit__()
-
-
-def commands(run, *pids):
-    """The lines of these processes, once the capture has ended."""
-    if run.process.poll() is None:
-        run.finish()
-    assert run.summary["lost"] == 0, run.stderr
-    lines = [json.loads(line) for line in Path(run.path).read_text().splitlines()]
-    return [line for line in lines if not pids or line["pid"] in pids]
-
-
-def told(lines):
-    return [(line["text"], line["status"]) for line in lines]
-
-
-def with_origin(lines):
-    return [(line["text"], line["status"], line["origin"]) for line in lines]
-
-
-def hundred():
-    """A hundred lines and the status of each."""
-    varied = [
-        ("echo {0}", 0),
-        ("false {0}", 1),
-        ("(exit {0})", None),
-        ("! true '{0}'", 1),
-        ("nosuchcommand{0}", 127),
-        ("for i in 1 2; do echo $i {0}; done >/dev/null", 0),
-        ("echo ä€😀ã {0}", 0),
-        ("echo " + "x" * 900 + "{0}", 0),
-        ("f{0}() {{ return {0}; }}; f{0} # a remark", None),
-        ("true | (exit {0})", None),
-    ]
-    for number in range(100):
-        text, status = varied[number % len(varied)]
-        yield text.format(number), number if status is None else status
-
-
 def test_a_hundred_lines_of_two_users(watched, sh):
     """From the first line to the last, of a shell that waited and of one that started later."""
-    expected = list(hundred())
+    expected = HUNDRED
     who = {} if sh.sees_folder_as != "/tmp" else {"env": {"IN_TREE_UID": str(NOBODY)}}
     with sh.typed_in() as waiting:
         waiting.ready()
@@ -159,18 +123,7 @@ def test_several_lines_and_jobs(watched, sh):
         shell.run("# a remark")
         shell.run("")
         shell.run("echo )")
-        shell.send("/bin/sleep 1000\n")
-        shell.when_running()
-        shell.send(INTERRUPT)
-        shell.ready()
-        shell.send("/bin/cat\n")
-        shell.when_running()
-        shell.send(SUSPEND)
-        shell.ready()
-        shell.send("fg\n")
-        shell.when_running()
-        shell.send(END)
-        shell.ready()
+        shell.jobs("/bin/sleep", "/bin/cat")
         shell.run("sleep 0 & wait; false")
         if sh.abandons:
             shell.more("if true")
@@ -333,6 +286,21 @@ def test_strings_and_input(watched, sh):
         ("false $1", 1, "input", "returned"),
         ("if true; then\n (exit 5)\nfi", 5, "input", "returned"),
         ("true )", 2, "input", "not run"),
+    ]
+
+
+@pytest.mark.needs("program:busybox")
+def test_other_programs_of_busybox_are_not_shown(watched, open_folder):
+    with Terminal("busybox", "sh", folder=open_folder) as other:
+        other.ready()  # so that the file is hooked before the others begin
+        run = watched("--non-interactive")
+        for words in (("ls",), ("sed", "s/a/b/"), ("env", "busybox", "true")):
+            assert Sh(("busybox", *words), open_folder).run()[1] == 0
+        shell, status = Sh(WORDS["busybox"], open_folder).run("-c", "busybox true; exit 3")
+        assert status == 3
+        lines = [line for line in commands(run) if line["comm"] == "busybox"]
+    assert [(line["pid"], *found) for line, found in zip(lines, told(lines), strict=True)] == [
+        (shell, "busybox true; exit 3", 3)
     ]
 
 

@@ -3,20 +3,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from harness import CAPTURES, DEADLINE, Captured
-from terminals import END, INTERRUPT, SUSPEND, Terminal
+from commanded import NOBODY, commands, lines_of, numbered, told
+from harness import CAPTURES, DEADLINE
+from terminals import Terminal
 from zsh_statements import RAN, SCRIPT, as_zsh_prints, write_statements
 
+SHELL = "zsh"
 pytestmark = [CAPTURES, pytest.mark.needs("btf", "program:zsh")]
-NOBODY = 65534
 EDITORS = {"zle": ("zsh", "-f", "-i"), "none": ("zsh", "-f", "-i", "+Z")}
+FIFTY = numbered(
+    [
+        ("echo {0}", 0),
+        ("false {0}", 1),
+        ("(exit {0})", None),
+        ("! true '{0}'", 1),
+        ("nosuchcommand{0}", 127),
+        ("for i in 1 2; do echo $i {0}; done >/dev/null", 0),
+        ("echo ä€😀ã {0}", 0),
+        ("echo " + "x" * 2000 + "{0}", 0),
+    ],
+    50,
+)
 
 
 @pytest.fixture(params=EDITORS)
@@ -26,52 +39,9 @@ def shell(request, tmp_path):
         yield terminal
 
 
-@pytest.fixture
-def watched(tmp_path):
-    """``watched("--pid", "1")`` captures commands of zsh as JSON lines."""
-    running = []
-
-    def start(*options, **how):
-        running.append(Captured(tmp_path, *options, probe="zsh", mode="jsonl", **how))
-        return running[-1]
-
-    yield start
-    for run in running:
-        run.__exit__()
-
-
-def commands(run, *pids):
-    """The lines of these processes, once the capture has ended."""
-    run.finish()
-    assert run.summary["lost"] == 0, run.stderr
-    lines = [json.loads(line) for line in Path(run.path).read_text().splitlines()]
-    return [line for line in lines if not pids or line["pid"] in pids]
-
-
-def told(lines):
-    return [(line["text"], line["status"]) for line in lines]
-
-
-def fifty():
-    """Fifty lines and the status of each."""
-    varied = [
-        ("echo {0}", 0),
-        ("false {0}", 1),
-        ("(exit {0})", None),
-        ("! true '{0}'", 1),
-        ("nosuchcommand{0}", 127),
-        ("for i in 1 2; do echo $i {0}; done >/dev/null", 0),
-        ("echo ä€😀ã {0}", 0),
-        ("echo " + "x" * 2000 + "{0}", 0),
-    ]
-    for number in range(50):
-        text, status = varied[number % len(varied)]
-        yield text.format(number), number if status is None else status
-
-
 def test_fifty_lines(watched, tmp_path, shell):
     run = watched()
-    expected = list(fifty())
+    expected = FIFTY
     shell.ready()
     for line, _status in expected:
         shell.run(line)
@@ -115,18 +85,7 @@ def test_history_several_lines_and_here_documents(watched, tmp_path):
 def test_interrupts_and_jobs(watched, shell):
     shell.ready()
     run = watched("--pid", shell.pid)
-    shell.send("sleep 1000\n")
-    shell.when_running()
-    shell.send(INTERRUPT)
-    shell.ready()
-    shell.send("cat\n")
-    shell.when_running()
-    shell.send(SUSPEND)
-    shell.ready()
-    shell.send("fg\n")
-    shell.when_running()
-    shell.send(END)
-    shell.ready()
+    shell.jobs()
     assert told(commands(run)) == [("sleep 1000", 130), ("cat", 148), ("fg", 0)]
 
 
@@ -159,7 +118,7 @@ def test_the_last_command(watched, tmp_path, line, expected):
 def test_strings(watched, text, status, ended):
     run = watched("--non-interactive", command=("zsh", "-f", "-c", text))
     run.finish(None, status=status or 0)
-    (line,) = of_files(json.loads(line) for line in Path(run.path).read_text().splitlines())
+    (line,) = of_files(lines_of(run))
     assert (line["text"], line["status"], line["ended"], line["origin"]) == (
         text,
         status,
@@ -190,7 +149,7 @@ def script(open_folder):
 def test_scripts(watched, script):
     run = watched("--non-interactive", command=("zsh", "-f", script), cwd=script.parent)
     run.finish(None, status=7)
-    lines = of_files(json.loads(line) for line in Path(run.path).read_text().splitlines())
+    lines = of_files(lines_of(run))
     assert brief(lines) == RAN
     assert [line["ended"] for line in lines] == ["returned"] * (len(RAN) - 1) + ["exited"]
     assert {line["place"] for line in lines if line["origin"] == "script"} == {str(script)}
@@ -205,7 +164,7 @@ def test_standard_input(watched, tmp_path):
     (tmp_path / "input").write_text("echo one >/dev/null\nfalse\nexec /bin/true")
     run = watched("--non-interactive", command=("sh", "-c", "exec zsh -f <input"), cwd=tmp_path)
     run.finish(None)
-    lines = of_files(json.loads(line) for line in Path(run.path).read_text().splitlines())
+    lines = of_files(lines_of(run))
     assert brief(lines) == [
         ("echo one > /dev/null", 0, "input"),
         ("false", 1, "input"),
@@ -248,7 +207,7 @@ def test_every_construct_is_printed_as_zsh_prints_it(watched, tmp_path):
     write_statements(tmp_path)
     run = watched("--non-interactive", command=("zsh", "-f", "all.zsh"), cwd=tmp_path)
     run.finish(None)
-    lines = of_files(json.loads(line) for line in Path(run.path).read_text().splitlines())
+    lines = of_files(lines_of(run))
     assert {line["missing"] for line in lines} == {""}
     printed = subprocess.run(
         ("zsh", "-f", "printed.zsh"), cwd=tmp_path, capture_output=True, check=True
@@ -286,7 +245,7 @@ def test_long_texts_are_cut_and_that_is_said(watched, tmp_path):
     path.write_text(f"true {whole}\ntrue {longer}\ntrue\n")
     run = watched("--non-interactive", command=("zsh", "-f", path))
     run.finish(None)
-    lines = of_files(json.loads(line) for line in Path(run.path).read_text().splitlines())
+    lines = of_files(lines_of(run))
     assert [(line["text"], line["missing"]) for line in lines] == [
         (f"true {whole}", ""),
         (f"true {longer}"[:65536], "truncated"),
@@ -295,7 +254,7 @@ def test_long_texts_are_cut_and_that_is_said(watched, tmp_path):
     assert run.summary["truncated"] == 1
     run = watched("--non-interactive", "--truncate", "7", command=("zsh", "-f", path))
     run.finish(None)
-    lines = of_files(json.loads(line) for line in Path(run.path).read_text().splitlines())
+    lines = of_files(lines_of(run))
     assert [(line["text"], line["missing"]) for line in lines] == [
         ("true xx", "truncated"),
         ("true yy", "truncated"),
