@@ -327,7 +327,7 @@ hostile = st.lists(
 ).map(b"".join)  # fmt: skip
 
 
-# The same examples each time: one in 100,000 is masked further by a second pass, where the first one
+# The same examples each time: one in 100,000 is masked further by a second pass, where the first
 # took the quote that kept two places apart.
 @given(st.one_of(hostile, st.binary(max_size=200)), st.booleans())
 @settings(max_examples=600, derandomize=True)
