@@ -447,14 +447,15 @@ int shell_strung(struct pt_regs *regs)
 
 /* --- the end of a shell --- */
 
-static __always_inline int end_shell(__u8 how, __s32 status, __u8 has_status)
+/* "task" is the thread that the shell started with: another may be the last to go. */
+static __always_inline int end_shell(__u64 task, __u8 how, __s32 status, __u8 has_status)
 {
 	__u32 pid = bpf_get_current_pid_tgid() >> 32, i;
-	struct shell *shell = known_shell(pid);
+	struct shell *shell = bpf_map_lookup_elem(&shells, &pid);
 	struct step_key key = { .pid = pid };
 	struct ending ending = { .how = how, .status = status, .has_status = has_status };
 
-	if (!shell)
+	if (!shell || shell->task != task)
 		return 0;
 	ending.session = shell->session;
 	key.frame = shell->step;
@@ -497,20 +498,21 @@ static __always_inline int end_shell(__u8 how, __s32 status, __u8 has_status)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(shell_exit, struct task_struct *task)
 {
+	__u64 leader = (__u64)BPF_CORE_READ(task, group_leader);
 	int code = BPF_CORE_READ(task, exit_code);
 
 	/* the last thread out; the count is already lowered when the tracepoint is reached (kernel/exit.c, do_exit) */
 	if (BPF_CORE_READ(task, signal, live.counter))
 		return 0;
 	if (code & 0x7f)
-		return end_shell(EC_ENDING_KILLED, code & 0x7f, 1);
-	return end_shell(EC_ENDING_EXITED, (code >> 8) & 0xff, 1);
+		return end_shell(leader, EC_ENDING_KILLED, code & 0x7f, 1);
+	return end_shell(leader, EC_ENDING_EXITED, (code >> 8) & 0xff, 1);
 }
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(shell_exec)
 {
-	return end_shell(EC_ENDING_REPLACED, 0, 0);
+	return end_shell(bpf_get_current_task(), EC_ENDING_REPLACED, 0, 0);
 }
 
 BY_FILE(shell_read, read_next)

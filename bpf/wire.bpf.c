@@ -45,6 +45,8 @@ enum ec_label wire_label;
 enum ec_origin wire_origin;
 enum ec_form wire_form;
 enum ec_encoding wire_encoding;
+enum ec_wide_text wire_wide_text;
+enum ec_wide_status wire_wide_status;
 enum ec_ending wire_ending;
 enum ec_hook_flag wire_hook_flag;
 enum ec_shape wire_shape;

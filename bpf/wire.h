@@ -163,6 +163,11 @@ enum ec_shape {
 	EC_SHAPE_SHELL_ASH_PARSED = 76, /* returns it */
 	EC_SHAPE_SHELL_ASH_LINE = 77,	/* not a function but its return: a line was read */
 	EC_SHAPE_SHELL_ASH_LOOPED = 78, /* returns when a file was read */
+	/* fish's in fish.bpf.c */
+	EC_SHAPE_SHELL_FISH_RUN = 79,	 /* a command is going to be run: a function, or where one is called */
+	EC_SHAPE_SHELL_FISH_RAN = 80,	 /* not a function but the instruction behind that call */
+	EC_SHAPE_SHELL_FISH_RETURNED = 81, /* returns when it was run */
+	EC_SHAPE_SHELL_FISH_STATUS = 82, /* $status becomes what the second argument points to: (environment, status) */
 };
 
 /* How a session's thread is handed a command. */
@@ -232,6 +237,21 @@ enum ec_encoding {
 	EC_ENCODING_META = 1, /* zsh: 0x83 stands before a byte whose bit 0x20 is flipped (Src/utils.c, metafy) */
 	EC_ENCODING_WORDCODE = 2, /* zsh: what it parsed: in line 0 its struct eprog, in line 1 words and strings */
 	EC_ENCODING_READ = 3, /* a line with its line feed, if it has one */
+	EC_ENCODING_WIDE = 4, /* fish: characters of four bytes in the machine's order */
+};
+
+/* fish: how the text of a command is handed to what runs it. */
+enum ec_wide_text {
+	EC_WIDE_STRING = 1, /* the second argument points to a pointer to it, and its length */
+	EC_WIDE_SLICE = 2,  /* the third argument points to it, the fourth is its length */
+};
+
+/* fish: where what ran a command leaves its status, as wait() would tell it. */
+enum ec_wide_status {
+	EC_STATUS_RETURNED = 1, /* the low half of the result; the next byte is not 0 if there is none */
+	EC_STATUS_PACKED = 2,	/* likewise, in what the first argument points to */
+	EC_STATUS_OPTION = 3,	/* the high half of what the first argument points to; the low half is 0 if there is none */
+	EC_STATUS_SET = 4,	/* nowhere: it is what it was set to last */
 };
 
 /* How a command ended. */
@@ -536,6 +556,8 @@ struct ec_shell_row {
 	__u64 file;	    /* a pointer to the name of the file that is read; 0 if it is standard input */
 	__u64 source;	    /* dash: a pointer to what says what is read, and how far, */
 	__u64 sourced_name; /* and one to the name of that, if the file is read on the way */
+	__u64 wide_text;    /* fish: enum ec_wide_text */
+	__u64 wide_status;  /* and enum ec_wide_status */
 	__u64 members;	    /* busybox: a pointer to where status (a byte), string and file are: they are distances */
 };
 

@@ -98,6 +98,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	int exit_code;
+	struct task_struct *group_leader;
 	struct login_uid loginuid;
 	struct fs_struct *fs;
 	struct files_struct *files;

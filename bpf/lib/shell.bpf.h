@@ -43,9 +43,9 @@ struct shell {
 	__u32 string_command;
 	__u8 phase;
 	__u8 begun;
-	__u8 told; /* readline returned the line that may be expanded next */
+	__u8 told; /* readline returned the line that may be expanded next; fish: status is known */
 	__u8 typed; /* zsh: what runs at its top level was */
-	__u8 _padding[4];
+	__s32 status; /* fish: what $status was set to */
 };
 
 struct {
@@ -72,7 +72,7 @@ struct step_key {
 struct step {
 	__u64 outer; /* frame of the step it is part of */
 	__u64 started_ns;
-	__u64 file;    /* dash: what its lines are read from, */
+	__u64 file;    /* fish: where its status will be left; dash: what its lines are read from, */
 	__u64 last;    /* where the last one stood, */
 	__u64 last_frame; /* and the stack pointer then */
 	__u32 command; /* 0: it has no text (yet) */
@@ -299,10 +299,11 @@ static __always_inline void send_line(struct line *line)
 
 	if (!draft || !wanted)
 		return;
+	limit = text_limit(wanted);
 	if (line->encoding == EC_ENCODING_WORDCODE)
 		limit = EC_SHELL_MAXIMUM;
-	else
-		limit = text_limit(wanted);
+	else if (line->encoding == EC_ENCODING_WIDE) /* no character is shorter than a byte where it is cut */
+		limit = limit < EC_SHELL_MAXIMUM / 4 ? limit * 4 : EC_SHELL_MAXIMUM;
 	draft->line = *line;
 	fill_header(&draft->text.head.header, EC_KIND_SHELL_TEXT, 0, bpf_ktime_get_boot_ns());
 	draft->text.head.session = line->session;

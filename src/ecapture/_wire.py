@@ -82,6 +82,7 @@ class Encoding(IntEnum):
     META = 1
     WORDCODE = 2
     READ = 3
+    WIDE = 4
 
 
 class Ending(IntEnum):
@@ -248,6 +249,10 @@ class Shape(IntEnum):
     SHELL_ASH_PARSED = 76
     SHELL_ASH_LINE = 77
     SHELL_ASH_LOOPED = 78
+    SHELL_FISH_RUN = 79
+    SHELL_FISH_RAN = 80
+    SHELL_FISH_RETURNED = 81
+    SHELL_FISH_STATUS = 82
 
 
 class TextRole(IntEnum):
@@ -269,6 +274,22 @@ class TupleSource(IntEnum):
     UNREADABLE = 4
     INFERRED = 5
     UNIX = 6
+
+
+class WideStatus(IntEnum):
+    """enum ec_wide_status."""
+
+    RETURNED = 1
+    PACKED = 2
+    OPTION = 3
+    SET = 4
+
+
+class WideText(IntEnum):
+    """enum ec_wide_text."""
+
+    STRING = 1
+    SLICE = 2
 
 
 CHAIN = Struct("<HHHHH")
@@ -643,7 +664,7 @@ SHELL_END_FIELDS = (
     "has_status",
 )
 
-SHELL_ROW = Struct("<QQQQQQQQQQQQQQQQQQQQQ")
+SHELL_ROW = Struct("<QQQQQQQQQQQQQQQQQQQQQQQ")
 SHELL_ROW_FIELDS = (
     "reader",
     "expander",
@@ -665,6 +686,8 @@ SHELL_ROW_FIELDS = (
     "file",
     "source",
     "sourced_name",
+    "wide_text",
+    "wide_status",
     "members",
 )
 

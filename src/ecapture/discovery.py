@@ -95,8 +95,7 @@ class Discovery:
         self._only = () if scope.follow or config.command else scope.pids
         self._attached: dict[_Key, Attached] = {}
         kinds = [kind for probe in self._chosen for kind in probe.kinds]
-        hooks = [hook for probe in self._chosen for hook in probe.unattended_hooks]
-        self._unseen = Unseen(kinds, [hook.symbol for hook in hooks if config.unattended])
+        self._unseen = Unseen(kinds, unattended=config.unattended)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._watch: _native.MapWatch | None = None

@@ -13,7 +13,7 @@ Ending = Literal[
 ]
 
 TextForm = Literal["given", "expanded", "refused", "whole"]
-TextEncoding = Literal["plain", "meta", "wordcode", "read"]
+TextEncoding = Literal["plain", "meta", "wordcode", "read", "wide"]
 
 
 class ShellBegin(msgspec.Struct, frozen=True, gc=False, tag="shell_begin"):
@@ -45,7 +45,8 @@ class ShellText(msgspec.Struct, frozen=True, gc=False, tag="shell_text"):
     not used) or "whole" (takes the place of all lines). ``last``: no piece of the line follows.
     ``missing`` is "truncated" or "unreadable". ``encoding`` is "meta" for text as zsh keeps it, and
     "wordcode" where the lines are what zsh made of the text (``protocols/zsh_program.py``), "read"
-    where they have their line feeds, as the shell read them.
+    where they have their line feeds, as the shell read them, and "wide" for characters of four
+    bytes, as fish keeps them.
     """
 
     time_ns: int

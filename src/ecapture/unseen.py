@@ -2,7 +2,7 @@
 """Says why nothing is shown of a file, once.
 
 Who waits for the commands of a shell or the statements of a server must hear at once that they will
-not come. A shell that no probe knows is told of by its kind only: every container may have one.
+not come.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _SHELLS: Final = {
     "zsh": "execode",
     "dash": "cmdloop",
     "busybox": "cmdloop",
+    "fish": "",
 }
-"""Shells, and what carries out the commands that nobody types."""
-_UNKNOWN_SHELLS: Final = frozenset(("fish",))
+"""Shells, and what carries out the commands that nobody types, where that is looked for."""
 
 _WORTH_TELLING_S: Final = 0.1
 
@@ -32,14 +32,13 @@ _WORTH_TELLING_S: Final = 0.1
 class Unseen:
     """What was said already. Safe to call from several threads: at worst a line comes twice.
 
-    ``kinds`` are those of files that are waited for; ``unattended`` the functions by which shells
-    show what nobody types, if that is wanted.
+    ``kinds`` are those of files that are waited for; ``unattended`` says whether what nobody types
+    into shells is wanted.
     """
 
-    def __init__(self, kinds: Collection[str], unattended: Collection[str] = ()) -> None:
-        self._unattended = frozenset(unattended)
+    def __init__(self, kinds: Collection[str], *, unattended: bool = False) -> None:
+        self._unattended = unattended
         self._kinds = frozenset(kinds) & NOT_TLS
-        self._others = _UNKNOWN_SHELLS if self._kinds & _SHELLS.keys() else frozenset()
         self._said: set[object] = set()
 
     def tell(self, file: tuple[int, int], name: str, library: Library) -> None:
@@ -49,8 +48,6 @@ class Unseen:
             return
         if library.kind in self._kinds and self._first(file):
             _log.warning("%s is not shown: %s", name, library.reason)
-        elif library.kind in self._others and self._first(library.kind):
-            _log.info("%s (%s) is not shown: %s", library.kind, name, library.reason)
 
     def _tell_of_the_rest(self, file: tuple[int, int], name: str, library: Library) -> None:
         # What nobody types was asked for, and what carries that out was not found.

@@ -37,15 +37,6 @@ def test_each_file_of_what_is_watched_is_told_of_once(caplog):
     ]
 
 
-def test_a_shell_that_no_probe_knows_is_told_of_once_in_all(caplog):
-    unseen = Unseen(SHELLS)
-    for inode, kind in enumerate(("fish", "fish")):
-        unseen.tell((7, inode), "/bin/sh", library(kind))
-    assert caplog.messages == [
-        "fish (/bin/sh) is not shown: it has no names",
-    ]
-
-
 @pytest.mark.parametrize(
     ("kinds", "found"),
     [
@@ -62,8 +53,8 @@ def test_nothing_is_said_to_who_does_not_wait_for_it(caplog, kinds, found):
 
 def test_that_only_typed_commands_are_shown_is_said_to_who_wants_others(caplog):
     by_code = library("bash", reason="")
-    for wanted in ((), ("run_debug_trap",), ("run_debug_trap",)):
-        unseen = Unseen((*SHELLS, "zsh"), wanted)
+    for wanted in (False, True, True):
+        unseen = Unseen((*SHELLS, "zsh", "fish"), unattended=wanted)
         unseen.tell((7, 1), "/bin/bash-static", by_code)
         unseen.tell((7, 1), "/bin/bash-static", by_code)
         named = msgspec.structs.replace(by_code, functions={"execute_command_internal": 64})
@@ -72,12 +63,14 @@ def test_that_only_typed_commands_are_shown_is_said_to_who_wants_others(caplog):
         old = msgspec.structs.replace(library("zsh", reason=""), functions={"execstring": 64})
         unseen.tell((7, 4), "/bin/zsh-4", old)
         unseen.tell((7, 5), "/bin/zsh", msgspec.structs.replace(old, functions={"execode": 64}))
+        unseen.tell((7, 6), "/bin/fish", library("fish", reason=""))
     said = "is shown; what carries out other commands is not known"
     assert (
         caplog.messages
         == [
             f"/bin/bash-static: only what is typed {said}",
             f"/bin/zsh-4: only what is typed and the argument of -c {said}",
+            f"/bin/fish: only what is typed {said}",
         ]
         * 2
     )

@@ -4,8 +4,8 @@
 bash and zsh export nearly all they have, because builtins and modules that are loaded at run time
 use it. So what can be seen of a shell is which names it has, whatever its version; builds that are
 linked statically have them in the full symbol table, unless they were stripped: then the functions
-are found by what they do (``shell_code``, ``zsh_code``). Other shells are only recognised, by their
-constants, to be told of.
+are found by what they do (``shell_code``, ``zsh_code``). Other shells are recognised by their
+constants, and understood by what they do (``ash_code``, ``busybox_code``, ``fish_code``).
 
 Invariants: a variable is part of the file's data, a function of its code; where a name that a
 shell cannot be understood without is missing, ``reason`` says so.
@@ -22,6 +22,7 @@ from ecapture.binary.ash_code import find_dash
 from ecapture.binary.busybox_code import find_busybox
 from ecapture.binary.code_search import Found
 from ecapture.binary.elf import ElfFile, Symbol
+from ecapture.binary.fish_code import find_fish, find_named_fish
 from ecapture.binary.shell_code import find_bash
 from ecapture.binary.zsh_code import find_zsh
 from ecapture.errors import NotExecutable
@@ -87,10 +88,6 @@ _OF_PROGRAMS: Final = ("zsh_eval_context", "scriptfilename", "ztokens")
 """What zsh has if ``execode`` says where a program is from (4.3.11); its file; its tokens."""
 
 NAMELESS: Final = "its functions have no names: what it runs cannot be seen"
-NO_PROBE: Final = (
-    "there is no probe for this shell: nothing names what runs its commands in builds since 3.6,"
-    " and it is not looked for by what it does"
-)
 
 
 class Shell(NamedTuple):
@@ -124,7 +121,8 @@ def exported(elf: ElfFile) -> Shell | None:
             wanted = (*names.required_variables, *names.variables)
             variables = {name: elf.symbol(name, variable=True) for name in wanted}
             return _shell(elf, kind, "dynsym", functions, variables)
-    return None
+    fish = find_named_fish(elf)
+    return _by_code(elf, "fish", fish, "dynsym") if fish is not None else None
 
 
 def nameless(elf: ElfFile, marker: bytes) -> Shell:
@@ -145,10 +143,10 @@ def nameless(elf: ElfFile, marker: bytes) -> Shell:
         return _by_code(elf, kind, find_dash(elf))
     if kind == "busybox":
         return _by_code(elf, kind, find_busybox(elf))
-    return Shell(kind, "content", {}, {}, NO_PROBE)
+    return _by_code(elf, kind, find_fish(elf))
 
 
-def _by_code(elf: ElfFile, kind: Kind, found: Found) -> Shell:
+def _by_code(elf: ElfFile, kind: Kind, found: Found, how: How = "fingerprint") -> Shell:
     if found.reason:
         return Shell(kind, "content", {}, {}, f"{NAMELESS} ({found.reason})")
     offsets = {
@@ -158,7 +156,7 @@ def _by_code(elf: ElfFile, kind: Kind, found: Found) -> Shell:
     evidence = dict(found.evidence)
     if found.unattended:
         evidence["commands that nobody types"] = f"not seen: {found.unattended}"
-    return Shell(kind, "fingerprint", offsets, addresses, "", evidence)
+    return Shell(kind, how, offsets, addresses, "", evidence)
 
 
 def _shell(

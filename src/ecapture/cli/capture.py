@@ -36,7 +36,7 @@ from ecapture.session import Capture, run
 
 _log = logging.getLogger(__name__)
 # Commands and statements are cut where they are read; of messages only the content is.
-_CUT_WHERE_READ = frozenset({"bash", "sh", "zsh", "mysqld"})
+_CUT_WHERE_READ = frozenset({"bash", "fish", "sh", "zsh", "mysqld"})
 _PAGE = 4096  # the unit of the reference's --mapsize
 
 

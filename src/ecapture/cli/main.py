@@ -73,6 +73,11 @@ _COMMANDS = {
         "sh",
         "Show what sh is told to do: dash or busybox.",
     ),
+    "fish": (
+        "ecapture.cli.shells",
+        "fish",
+        "Show what is typed into fish.",
+    ),
     "all": (
         "ecapture.cli.capture",
         "everything",

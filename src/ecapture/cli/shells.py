@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The subcommands that show what shells are told to do: ``bash``, ``zsh`` and ``sh``.
+"""The subcommands that show what shells are told to do: ``bash``, ``zsh``, ``sh`` and ``fish``.
 
 A shell that is named by hand brings its line editor along, and a line editor its shell: neither
 alone shows what is typed.
@@ -105,6 +105,20 @@ def sh(context: click.Context, /, **given: Any) -> None:
     """
     check_audit(given)
     context.exit(capture(("sh",), given, context.obj))
+
+
+@click.command()
+@shell_options
+@click.option("--fish", "libraries", multiple=True, metavar="FILE", help="Observe only this fish.")
+@no_packet_filter
+@click.pass_context
+def fish(context: click.Context, /, **given: Any) -> None:
+    """Show what is typed into fish. See `ecapture bash --help` for the rest.
+
+    What nobody types, scripts and the argument of -c, is not shown: --non-interactive says so.
+    """
+    check_audit(given)
+    context.exit(capture(("fish",), given, context.obj))
 
 
 def files_of(shells: Sequence[str], editors: Sequence[str]) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ _ENCODINGS: Final[dict[int, TextEncoding]] = {
     Encoding.META: "meta",
     Encoding.WORDCODE: "wordcode",
     Encoding.READ: "read",
+    Encoding.WIDE: "wide",
 }
 _ENDINGS: Final[dict[int, Ending]] = {
     WireEnding.RETURNED: "returned",

@@ -105,6 +105,10 @@ FAMILIES = {
     Shape.SHELL_ASH_PARSED: Family("ash", leave="ash_parsed", by_file=True),
     Shape.SHELL_ASH_LINE: Family("ash", "ash_line", by_file=True),
     Shape.SHELL_ASH_LOOPED: Family("ash", leave="ash_looped", by_file=True),
+    Shape.SHELL_FISH_RUN: Family("fish", "fish_run", by_file=True),
+    Shape.SHELL_FISH_RAN: Family("fish", "fish_ran", by_file=True, rowless=True),
+    Shape.SHELL_FISH_RETURNED: Family("fish", leave="fish_returned", by_file=True),
+    Shape.SHELL_FISH_STATUS: Family("fish", "fish_status", by_file=True),
 }
 
 
@@ -118,7 +122,7 @@ _SOCKET_CALLS = {
 def objects(shapes: Iterable[Shape]) -> list[str]:
     """The objects to load for these shapes, each once."""
     wanted = dict.fromkeys(FAMILIES[shape].object for shape in shapes)
-    if "ash" in wanted:
+    if wanted.keys() & {"ash", "fish"}:
         wanted["shell"] = None  # which sees the ends of shells
     return [*wanted, PROCESS]
 

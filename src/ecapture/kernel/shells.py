@@ -18,7 +18,8 @@ from ecapture.kernel.feature import feature
 SHAPES = frozenset(shape for shape in Shape if shape.name.startswith("SHELL_"))
 """The shapes whose programs read rows of this kind."""
 
-# Members of struct ec_shell_row, and the names whose addresses they are in one shell or another.
+# Members of struct ec_shell_row, and the names whose addresses they are in one shell or another;
+# of fish, two numbers that say how it is told what, and tells it.
 _MEMBERS = {
     "reader": ("parse_command", "hbegin", "parsecmd"),
     "expander": ("pre_process_line",),
@@ -40,6 +41,8 @@ _MEMBERS = {
     "file": ("scriptfilename", "arg0", "arg0.member"),
     "source": ("parsefile",),
     "sourced_name": ("commandname",),
+    "wide_text": ("wide_text",),
+    "wide_status": ("wide_status",),
     "members": ("ptr_to_globals_misc",),
 }
 

@@ -11,6 +11,7 @@
    never came, was lost.
 5. What is open is bounded, by number; beyond that the oldest is told of as running.
 6. Where zsh keeps no text, it is made of what zsh made of it; that is right, or there is none.
+7. What fish keeps as characters of four bytes is cut here, where it is known how long it is.
 """
 
 from __future__ import annotations
@@ -21,12 +22,20 @@ from ecapture.errors import ProtocolError
 from ecapture.events import Event, Summary
 from ecapture.pipeline import _tally
 from ecapture.protocols.zsh_program import text_of
-from ecapture.shell_events import ShellBegin, ShellCommand, ShellEnd, ShellPart, ShellText
+from ecapture.shell_events import (
+    ShellBegin,
+    ShellCommand,
+    ShellEnd,
+    ShellPart,
+    ShellText,
+    TextEncoding,
+)
 
 OPEN_COMMANDS: Final = 16384
 """Commands that may be open at a time."""
 
 _META: Final = b"\x83"  # zsh, Src/zsh.h: stands before a byte whose bit 0x20 is flipped
+_BYTES: Final = 0xF600  # fish, src/common.h: what stands for the byte 0 where it was no text
 _HEAD, _WORDS = 0, 1  # lines of what zsh made of a text
 _PARTS: Final = get_args(ShellPart)
 _Key = tuple[int, int, int]
@@ -34,15 +43,19 @@ _Key = tuple[int, int, int]
 
 class _Line:
     # A line in one form, as its pieces come.
-    __slots__ = ("complete", "meta", "raw")
+    __slots__ = ("complete", "encoding", "raw")
 
-    def __init__(self, *, meta: bool) -> None:
+    def __init__(self, encoding: TextEncoding) -> None:
         self.raw = bytearray()
         self.complete = False
-        self.meta = meta
+        self.encoding = encoding
 
     def text(self) -> str:
-        raw = unmetafied(bytes(self.raw)).removesuffix(b"\n") if self.meta else bytes(self.raw)
+        raw = bytes(self.raw)
+        if self.encoding == "meta":
+            raw = unmetafied(raw).removesuffix(b"\n")
+        elif self.encoding == "wide":
+            raw = narrowed(raw)
         return raw.decode("utf-8", "backslashreplace")
 
 
@@ -78,7 +91,7 @@ class _Open:
         lines = {"given": self.given, "expanded": self.expanded}.get(part.form, self.whole)
         line = lines.get(part.line)
         if line is None:
-            line = lines[part.line] = _Line(meta=part.encoding == "meta")
+            line = lines[part.line] = _Line(part.encoding)
         if line.complete or part.offset != len(line.raw):
             self.missing = "lost"
         line.raw += part.text
@@ -163,16 +176,13 @@ class Commands:
 
 
 def _command(key: _Key, known: _Open, end: ShellEnd | None) -> ShellCommand | None:
+    text, typed = _texts(known)
     missing = known.missing
     if not missing and end is not None:
         if not known.is_whole(end.lines) or known.begin is None:
             missing = "lost"
         elif not end.lines:
             missing = "unseen"
-    if known.program:
-        text = typed = known.printed
-    else:
-        text, typed = _texts(known)
     if not missing and not text.strip() and not known.refused:
         return None
     begin = known.begin
@@ -214,7 +224,9 @@ def _command(key: _Key, known: _Open, end: ShellEnd | None) -> ShellCommand | No
 
 
 def _texts(known: _Open) -> tuple[str, str]:
-    # What is run, and what was typed.
+    # What is run, and what was typed; that it was cut is noted.
+    if known.program:
+        return known.printed, known.printed
     given = {number: line.text() for number, line in sorted(known.given.items())}
     used = {**given, **{number: line.text() for number, line in known.expanded.items()}}
     typed = known.between.join(given.values())
@@ -223,7 +235,22 @@ def _texts(known: _Open) -> tuple[str, str]:
         typed, text = typed.removesuffix("\n"), text.removesuffix("\n")
     for whole in known.whole.values():
         text = whole.text()
+    limit = known.begin.limit if known.begin is not None else 0
+    if limit and len(raw := text.encode("utf-8", "surrogatepass")) > limit:
+        text = typed = raw[:limit].decode("utf-8", "ignore")
+        known.missing = known.missing or "truncated"
     return text, typed
+
+
+def narrowed(raw: bytes) -> bytes:
+    """What fish keeps in memory, as it was typed (src/common.cpp, wcs2string)."""
+    text = raw.decode("utf-32-le", "backslashreplace")
+    return b"".join(
+        bytes((ord(character) - _BYTES,))
+        if 0 <= ord(character) - _BYTES <= 0xFF
+        else character.encode()
+        for character in text
+    )
 
 
 def unmetafied(raw: bytes) -> bytes:

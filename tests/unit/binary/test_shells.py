@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shells are told apart by what they export, or else by their constants."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from ecapture._wire import WideStatus, WideText
 from ecapture.binary.elf import ElfFile
+from ecapture.binary.fish_code import RUNS, SETS
 from ecapture.binary.identify import identify
-from ecapture.binary.shells import MARKERS, NAMELESS, NAMES, NO_PROBE
+from ecapture.binary.shells import MARKERS, NAMELESS, NAMES
 from ecapture.protocols.zsh_program import TOKENS
 
 BASH = Path("/bin/bash").resolve()
@@ -97,8 +98,9 @@ def test_by_constants(tmp_path, marker):
     assert (found.kind, found.how, found.visible) == (MARKERS[marker], "content", False)
     no_more = f"{NAMELESS} (nothing in it names 'PROMPT_COMMAND')"
     no_loop = f"{NAMELESS} (what runs one command after the other is not to be told from the rest)"
-    reasons = {"bash": no_more, "zsh": no_loop, "dash": no_loop, "busybox": no_loop}
-    assert found.reason == reasons.get(MARKERS[marker], NO_PROBE)
+    no_runner = f"{NAMELESS} (what runs what was typed is not to be told from the rest)"
+    reasons = {"bash": no_more, "fish": no_runner}
+    assert found.reason == reasons.get(MARKERS[marker], no_loop)
 
 
 def test_a_library_with_such_a_constant_is_no_shell(tmp_path):
@@ -121,7 +123,12 @@ def test_the_line_editor_of_zsh(tmp_path):
     assert (found.kind, list(found.functions)) == ("zle", ["zleread"])
 
 
-@pytest.mark.needs("program:fish")
-def test_a_shell_without_names_is_told_of():
-    found = look(Path(shutil.which("fish")).resolve())
-    assert (found.kind, found.visible) == ("fish", False)
+def test_a_fish_that_exports_what_it_has(tmp_path):
+    text = f"void {RUNS}(void *parser, void *text) {{}}\nint main(void) {{ return 0; }}\n"
+    setting = f"void {SETS}(void *variables, void *status) {{}}\n"
+    for more, names in (("", set()), (setting, {"set_last_statuses"})):
+        found = look(built(tmp_path, text + more, "-rdynamic", name=f"fish{len(names)}"))
+        assert (found.kind, found.how, found.visible) == ("fish", "dynsym", True)
+        assert set(found.functions) == {"reader_run_command"} | names
+        row = (found.addresses["wide_text"], found.addresses["wide_status"])
+        assert row == (WideText.STRING, WideStatus.SET)

@@ -82,7 +82,7 @@ def test_what_was_meant_is_guessed(captured, capsys, name, meant):
     assert ("Did you mean" in last) == bool(meant)
 
 
-@pytest.mark.parametrize("name", ["bash", "zsh", "sh", "mysqld", "postgres"])
+@pytest.mark.parametrize("name", ["bash", "zsh", "sh", "fish", "mysqld", "postgres"])
 @pytest.mark.parametrize(
     "words", [["-m", "har"], ["-m", "pcap"], ["-m", "keylog"], ["-k", "x"], ["-i", "lo"],
               ["--pcapfile", "x"], ["--netns", "1"], ["--snaplen", "99"], ["--with-dns"]],
@@ -105,7 +105,7 @@ def test_what_shows_messages_offers_what_messages_have(capsys, name):
     assert options("tls") - options(name) <= {"--libssl"}
 
 
-@pytest.mark.parametrize("name", ["bash", "zsh", "sh", "mysqld", "postgres"])
+@pytest.mark.parametrize("name", ["bash", "zsh", "sh", "fish", "mysqld", "postgres"])
 def test_what_is_about_connections_is_not_in_the_help_where_there_are_none(capsys, name):
     assert run(name, "--help") == 0
     shown = capsys.readouterr().out

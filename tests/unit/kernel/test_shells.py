@@ -57,6 +57,8 @@ def test_a_row_has_every_address():
         "loop_end",
         "source",
         "sourced_name",
+        "wide_text",
+        "wide_status",
         "members",
     }
     assert SHELL_ROW.unpack(shell_row(library())) == (0,) * len(SHELL_ROW_FIELDS)

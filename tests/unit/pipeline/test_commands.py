@@ -228,3 +228,46 @@ def test_the_end_of_a_printed_here_document_is_no_line():
 )
 def test_what_zsh_keeps_becomes_what_was_typed(kept, typed):
     assert unmetafied(kept) == typed
+
+
+# --- fish ---
+
+
+def wide(text, **fields):
+    return line(text.encode("utf-32-le"), encoding="wide", **fields)
+
+
+def test_characters_of_four_bytes_are_narrowed():
+    text = "echo ä€😀\nand more"
+    assert passed(begun(), wide(text), over()) == [command(text)]
+    raw = text.encode("utf-32-le")
+    pieces = [
+        line(raw[:21], encoding="wide", last=False),
+        line(raw[21:], encoding="wide", offset=21),
+    ]
+    assert passed(begun(), *pieces, over()) == [command(text)]
+
+
+def test_bytes_that_were_no_text_are_told_as_such():
+    direct = "".join(chr(0xF600 + byte) for byte in (0xFF, 0xC3, 0xA4, 0xC3))
+    assert passed(begun(), wide(f"x{direct}"), over()) == [command("x\\xffä\\xc3")]
+    for raw in (b"\0\0\x11\0", b"\0\xd8\0\0", b"a\0\0"):
+        [shown] = passed(begun(), line(b"b\0\0\0" + raw, encoding="wide"), over())
+        assert shown.text.startswith("b\\x")
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "kept"),
+    [("x" * 9, 9, "x" * 9), ("ä" * 9, 9, "ä" * 4), ("x" * 10, 9, "x" * 9), ("ä" * 9, 0, "ä" * 9)],
+)
+def test_what_is_narrowed_is_cut_between_characters(text, limit, kept):
+    summary = Summary()
+    [shown] = Commands(summary).feed([begun(limit=limit), wide(text), over()])
+    cut = kept != text
+    assert (shown.text, shown.typed, shown.missing) == (kept, "", "truncated" if cut else "")
+    assert (summary.truncated, summary.bytes) == (cut, len(kept.encode()))
+
+
+def test_of_what_was_cut_before_no_more_is_said():
+    [shown] = passed(begun(limit=99), wide("x" * 9, missing="truncated"), over())
+    assert (shown.text, shown.missing) == ("x" * 9, "truncated")
