@@ -13,6 +13,9 @@
  * by the same functions: these do so from elsewhere, and cost nothing. A command that stops at a breakpoint has others
  * typed within it, which stand deeper on the stack: that is a step, as in shell.bpf.c.
  *
+ * Whether a shell ends with a command is known when it reads another line (NEXT), or ends: until then it is not told how
+ * that ended. Where that instruction was not found, every command is one that returned.
+ *
  * Invariants
  * 1. Only the thread that fish started with runs commands.
  * 2. A command that begins has an end, as in shell.bpf.c.
@@ -47,8 +50,8 @@ static __always_inline struct shell *shell_of_thread(__u32 number)
 	return get_shell(pid, number, 0);
 }
 
-/* Ends the step of a frame, and those that stand deeper on the stack, whose ends were not seen. */
-static __always_inline void end_steps(struct shell *shell, __u32 pid, __u64 frame, const struct ending *last)
+/* Ends the steps that stand at a frame or deeper on the stack. */
+static __always_inline void end_steps(struct shell *shell, __u32 pid, __u64 frame)
 {
 	struct step_key key = { .frame = shell->step, .pid = pid };
 	__u32 i;
@@ -62,10 +65,8 @@ static __always_inline void end_steps(struct shell *shell, __u32 pid, __u64 fram
 			key.frame = 0;
 			break;
 		}
-		if (last && key.frame == frame) {
-			ending.status = last->status;
-			ending.has_status = last->has_status;
-		}
+		if (step->phase == PHASE_DONE)
+			take_done(&ending, step);
 		ending.command = step->command;
 		ending.lines = step->lines;
 		ending.started_ns = step->started_ns;
@@ -93,7 +94,7 @@ static __always_inline int run_command(struct pt_regs *regs, __u32 number)
 		count_loss(fault_records);
 		return 0;
 	}
-	end_steps(shell, key.pid, key.frame, NULL);
+	end_steps(shell, key.pid, key.frame);
 	step.outer = shell->step;
 	step.started_ns = bpf_ktime_get_boot_ns();
 	step.file = argument(regs, 0);
@@ -119,7 +120,6 @@ static __always_inline int end_command(__u64 frame, __u64 status)
 	struct step_key key = { .frame = frame, .pid = bpf_get_current_pid_tgid() >> 32 };
 	struct step *step = bpf_map_lookup_elem(&steps, &key);
 	struct shell *shell = known_shell(key.pid);
-	struct ending last = { .has_status = 1 };
 	struct ec_shell_row *row;
 
 	if (!shell || !step)
@@ -127,23 +127,27 @@ static __always_inline int end_command(__u64 frame, __u64 status)
 	row = row_of(shell);
 	if (!row)
 		return 0;
+	step->phase = PHASE_DONE;
+	step->last = bpf_ktime_get_boot_ns();
+	step->typed = 1;
 	if (row->wide_status == EC_STATUS_SET) {
-		last.status = shell->status;
-		last.has_status = shell->told;
+		step->last_number = shell->status;
+		step->typed = shell->told;
 	} else {
 		if (row->wide_status != EC_STATUS_RETURNED && bpf_probe_read_user(&status, sizeof(status), (void *)step->file))
 			status = SIGNAL_MASK;
 		if (row->wide_status == EC_STATUS_OPTION) {
-			last.has_status = (__u32)status == 1;
+			step->typed = (__u32)status == 1;
 			status >>= 32;
 		} else if (status >> 32 & 0xff) {
-			last.has_status = 0;
+			step->typed = 0;
 		}
-		last.status = (__u32)status >> 8 & 0xff;
+		step->last_number = (__u32)status >> 8 & 0xff;
 		if (status & SIGNAL_MASK)
-			last.has_status = 0; /* it was given up, which $status does not tell */
+			step->typed = 0; /* it was given up, which $status does not tell */
 	}
-	end_steps(shell, key.pid, frame, &last);
+	if (!row->loop || shell->step != frame)
+		end_steps(shell, key.pid, frame);
 	return 0;
 }
 
@@ -157,6 +161,17 @@ SEC("uretprobe")
 int fish_returned(struct pt_regs *regs)
 {
 	return end_command(frame_at_return(regs), 0);
+}
+
+SEC("uprobe")
+int fish_next(struct pt_regs *regs)
+{
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct shell *shell = known_shell(pid);
+
+	if (shell && shell->step)
+		end_steps(shell, pid, frame_at_entry(regs));
+	return 0;
 }
 
 static __always_inline int set_status(struct pt_regs *regs, __u32 number)

@@ -470,13 +470,21 @@ static __always_inline int end_shell(__u64 task, __u8 how, __s32 status, __u8 ha
 		ending.started_ns = step->started_ns;
 		ending.lines = step->lines;
 		ending.how = how;
+		ending.ended_ns = 0;
+		ending.status = status;
+		ending.has_status = has_status;
 		if (step->phase == PHASE_READING && how == EC_ENDING_EXITED)
 			ending.how = EC_ENDING_NOT_RUN;
+		else if (step->phase == PHASE_DONE && how != EC_ENDING_EXITED)
+			take_done(&ending, step);
 		bpf_map_delete_elem(&steps, &gone);
 		if (ending.command)
 			send_end(&ending);
 	}
 	ending.how = how;
+	ending.ended_ns = 0;
+	ending.status = status;
+	ending.has_status = has_status;
 	if (shell->string) {
 		ending.command = shell->string_command;
 		ending.started_ns = shell->started_ns;

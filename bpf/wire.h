@@ -168,6 +168,7 @@ enum ec_shape {
 	EC_SHAPE_SHELL_FISH_RAN = 80,	 /* not a function but the instruction behind that call */
 	EC_SHAPE_SHELL_FISH_RETURNED = 81, /* returns when it was run */
 	EC_SHAPE_SHELL_FISH_STATUS = 82, /* $status becomes what the second argument points to: (environment, status) */
+	EC_SHAPE_SHELL_FISH_NEXT = 83,	 /* not a function but an instruction: another line is going to be read */
 };
 
 /* How a session's thread is handed a command. */
@@ -542,7 +543,7 @@ struct ec_shell_row {
 	__u64 stringer;	    /* STRING */
 	__u64 executor;	    /* and EXECUTE */
 	__u64 line;	    /* dash: the instruction where a line was read, */
-	__u64 loop;	    /* a function that reads files, 0 if what nobody types is not wanted, */
+	__u64 loop;	    /* a function that reads files, 0 if what nobody types is not wanted (fish: NEXT), */
 	__u64 loop_end;	    /* and what is behind it */
 	__u64 status;	    /* int: of the last command */
 	__u64 parsed;	    /* a pointer to what was read last; none if that was blank */

@@ -21,6 +21,7 @@ enum phase {
 	PHASE_READING,
 	PHASE_RUNNING,
 	PHASE_REFUSED, /* what was read is not a command */
+	PHASE_DONE,    /* fish: it has returned, and may be what the shell ends with */
 };
 
 #define OUTER_STEPS 16
@@ -73,15 +74,15 @@ struct step {
 	__u64 outer; /* frame of the step it is part of */
 	__u64 started_ns;
 	__u64 file;    /* fish: where its status will be left; dash: what its lines are read from, */
-	__u64 last;    /* where the last one stood, */
+	__u64 last;    /* where the last one stood (fish: when it returned), */
 	__u64 last_frame; /* and the stack pointer then */
 	__u32 command; /* 0: it has no text (yet) */
 	__u32 lines;   /* of its text */
 	__u32 kept;    /* bytes of it */
-	__u32 last_number;
+	__u32 last_number; /* fish: its status */
 	__u8 left;     /* runs beside its shell */
 	__u8 phase;    /* dash: enum phase */
-	__u8 typed;    /* dash */
+	__u8 typed;    /* dash; fish: it has a status */
 	__u8 late;     /* dash: it was being read when we came, so that the end of that will not be seen */
 	__u32 _padding;
 };
@@ -388,6 +389,7 @@ static __always_inline void send_begin(struct shell *shell, __u32 command, __u8 
 struct ending {
 	__u64 session;
 	__u64 started_ns;
+	__u64 ended_ns; /* 0: now */
 	__u32 command;
 	__u32 lines;
 	__s32 status;
@@ -407,7 +409,8 @@ static __attribute__((noinline)) int send_end(struct ending *ending)
 		count_lost_bytes(ring_full_records, ring_full_bytes, sizeof(*record));
 		return 0;
 	}
-	fill_header(&record->header, EC_KIND_SHELL_END, sizeof(*record), bpf_ktime_get_boot_ns());
+	fill_header(&record->header, EC_KIND_SHELL_END, sizeof(*record),
+		    ending->ended_ns ? ending->ended_ns : bpf_ktime_get_boot_ns());
 	record->session = ending->session;
 	record->started_ns = ending->started_ns;
 	record->command = ending->command;
@@ -418,6 +421,15 @@ static __attribute__((noinline)) int send_end(struct ending *ending)
 	record->_padding = 0;
 	bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record)));
 	return 0;
+}
+
+/* What is told of the end of a fish's command that has returned already. */
+static __always_inline void take_done(struct ending *ending, const struct step *step)
+{
+	ending->how = EC_ENDING_RETURNED;
+	ending->ended_ns = step->last;
+	ending->status = step->last_number;
+	ending->has_status = step->typed;
 }
 
 /* --- the state of a shell --- */

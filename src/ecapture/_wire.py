@@ -253,6 +253,7 @@ class Shape(IntEnum):
     SHELL_FISH_RAN = 80
     SHELL_FISH_RETURNED = 81
     SHELL_FISH_STATUS = 82
+    SHELL_FISH_NEXT = 83
 
 
 class TextRole(IntEnum):

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import CAPTURES, DEADLINE, Captured, run_ecapture
+from harness import CAPTURES, DEADLINE, Captured, run_ecapture, wait_until
 from suites import tree
 from terminals import INTERRUPT, Terminal
 
@@ -132,7 +132,8 @@ def test_a_hundred_lines_of_two_users(watched, fish):
     for shell, uid in ((waiting, 0), (later, NOBODY)):
         own = [line for line in lines if line["pid"] == shell.pid]
         assert told(own) == [*expected, ("exit 3", 3)]
-        assert {line["ended"] for line in own} == {"returned"}
+        last = "returned" if fish.suite == "bullseye" else "exited"
+        assert [line["ended"] for line in own] == ["returned"] * len(expected) + [last]
         assert {(line["comm"], line["uid"], line["terminal"]) for line in own} == {
             ("fish", uid, shell.name)
         }
@@ -211,6 +212,16 @@ def test_a_shell_that_is_killed(watched, fish):
     ]
 
 
+def test_a_command_is_told_before_the_next_is_typed(watched, fish):
+    with fish.typed_in() as shell:
+        shell.ready()
+        run = watched("--pid", shell.pid)
+        shell.run("echo live")
+        wait_until(lambda: '"echo live"' in Path(run.path).read_text(), "a command")
+        lines = commands(run)
+    assert told(lines) == [("echo live", 0)]
+
+
 def test_what_still_runs(watched, fish):
     with fish.typed_in() as shell:
         shell.ready()
@@ -264,5 +275,5 @@ def test_targets_say_why(fish):
     named = fish.suite == "bullseye"
     how = "dynsym" if named else "fingerprint"
     assert (target["kind"], target["visible"], target["how"]) == ("fish", True, how)
-    functions = set() if named else {"eval.call", "eval.returned"}
+    functions = set() if named else {"eval.call", "eval.returned", "reader.next"}
     assert set(target["evidence"]) == functions | {"commands that nobody types"}

@@ -13,6 +13,10 @@ one another:
   where that is no command, and returns 123 as wait() would tell it (STATUS_ILLEGAL_CMD): no other
   function has both numbers.
 
+Two numbers of eight bytes are counted up atomically there: before the call, how many lines were
+read, and behind it, how many commands had a status. So where the former was done, another line is
+going to be read. That may be missing: then it is not known whether a shell ended with a command.
+
 How the text is handed over is taken from the latter: it multiplies its length by four, which is
 its fourth argument (a slice of Rust) or a member of what its second points to (``std::wstring``).
 So is where the status is left: where the 123 is stored on its way to the caller.
@@ -37,6 +41,7 @@ from ecapture.binary.code_search import (
     NotFoundError,
     changes,
     find_shell,
+    fixed,
     only,
 )
 from ecapture.binary.elf import ElfFile
@@ -74,10 +79,12 @@ _PLACES: Final = {_WAITED: WideStatus.PACKED, _OPTION: WideStatus.OPTION}
 # as the end of an instruction: the value of either, with what is before it
 _CONSTANTS: Final = re.compile(rb"\x00\x7b\x00\x00", re.DOTALL)
 _MOST_PLACES: Final = 256
+_COUNTS: Final = re.compile(rb"\xf0\x48(?:\x83\x05....\x01|\xff\x05....)", re.DOTALL)
 _EVIDENCE: Final = {
     "eval.call": "in what names fish_preexec, fish_postexec and CMD_DURATION; of what sets and"
     " returns 123",
     "eval.returned": "the instruction behind the call",
+    "reader.next": "before the call, behind one of the two that count atomically",
 }
 _NAMES: Final = {"reader_run_command": RUNS, "set_last_statuses": SETS}
 _NO_FILES: Final = "what fish reads from files and -c is not looked for"
@@ -127,11 +134,14 @@ class _Search(CodeSearch):
         if behind not in self.body(runner):
             raise NotFoundError("what is behind the call is not known")
         functions = {"eval.call": site, "eval.returned": behind}
+        following = self._next(runner, site)
+        if following is not None:
+            functions["reader.next"] = following
         variables = {
             "wide_text": int(only(self._texts(evaluates), "how a text is handed over")),
             "wide_status": int(only(self._statuses(evaluates), "where a status is left")),
         }
-        evidence = {name: why + BY_RECORD for name, why in _EVIDENCE.items()}
+        evidence = {name: _EVIDENCE[name] + BY_RECORD for name in functions}
         return Found(functions, variables, evidence=evidence)
 
     def unattended(self, typed: Found) -> Found:  # noqa: ARG002 - whatever was found
@@ -184,6 +194,28 @@ class _Search(CodeSearch):
         for address, instruction in self.body(function).items():
             if any(isinstance(o, Call) and o.target == target for o in instruction.operations):
                 yield address
+
+    def _next(self, function: int, site: int) -> int | None:
+        counted = list(self._counted(function))
+        if [address < site for address in counted] != [True, False]:
+            return None
+        return None if self._is_led_to(function, counted[0]) else counted[0]
+
+    def _counted(self, function: int) -> Iterator[int]:
+        # What is behind lock inc or lock add of one, of eight bytes whose address is fixed: the
+        # kernel hooks no instruction with such a prefix.
+        for address, instruction in self.body(function).items():
+            if any(isinstance(o, Store) and fixed(o.memory) for o in instruction.operations):
+                raw = self.image.bytes_at(address, instruction.end - address)
+                if _COUNTS.fullmatch(raw):
+                    yield instruction.end
+
+    def _is_led_to(self, function: int, address: int) -> bool:
+        # From elsewhere than the instruction before.
+        return any(
+            isinstance(operation, Branch | Jump) and operation.target == address
+            for operation in self.operations(function)
+        )
 
     # --- what it is given, and returns ---
 

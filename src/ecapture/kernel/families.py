@@ -107,6 +107,7 @@ FAMILIES = {
     Shape.SHELL_ASH_LOOPED: Family("ash", leave="ash_looped", by_file=True),
     Shape.SHELL_FISH_RUN: Family("fish", "fish_run", by_file=True),
     Shape.SHELL_FISH_RAN: Family("fish", "fish_ran", by_file=True, rowless=True),
+    Shape.SHELL_FISH_NEXT: Family("fish", "fish_next", by_file=True, rowless=True),
     Shape.SHELL_FISH_RETURNED: Family("fish", leave="fish_returned", by_file=True),
     Shape.SHELL_FISH_STATUS: Family("fish", "fish_status", by_file=True),
 }

@@ -27,7 +27,7 @@ _MEMBERS = {
     "stringer": ("execstring", "evalstring"),
     "executor": ("execute_command_internal", "execode"),
     "line": ("preadbuffer.return",),
-    "loop": ("cmdloop",),
+    "loop": ("cmdloop", "reader.next"),
     "loop_end": ("cmdloop.end",),
     "status": ("last_command_exit_value", "lastval", "exitstatus", "exitstatus.member"),
     "parsed": ("global_command", "tokpushback"),

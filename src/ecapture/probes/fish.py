@@ -29,5 +29,7 @@ PROBE = ProbeSpec(
         # fn Parser::eval_with(&self, cmd: &wstr, ...) -> EvalRes
         Hook("eval.call", Shape.SHELL_FISH_RUN),
         Hook("eval.returned", Shape.SHELL_FISH_RAN),
+        # where it is counted that another line is going to be read
+        Hook("reader.next", Shape.SHELL_FISH_NEXT),
     ),
 )

@@ -24,7 +24,7 @@ from ecapture.binary.secrets.operations import Call
 from ecapture.errors import NotExecutable
 
 FISH = Path(shutil.which("fish") or "/bin/fish").resolve()
-FUNCTIONS = {"eval.call", "eval.returned"}
+FUNCTIONS = {"eval.call", "eval.returned", "reader.next"}
 pytestmark = pytest.mark.needs("program:fish")
 
 
@@ -99,6 +99,22 @@ def test_what_evaluates_texts_otherwise_is_not_it(tmp_path, number, other, lacks
     found = find(path)
     assert found.functions == {}
     assert found.reason == f"{lacks} is not to be told from the rest"
+
+
+def test_without_a_count_of_lines_the_rest_is_found(tmp_path):
+    expected = find(FISH)
+    with ElfFile(FISH) as elf:
+        offset = elf.file_offset(expected.functions["reader.next"], executable=True) - 9
+    whole = bytearray(FISH.read_bytes())
+    assert whole[offset : offset + 2] == b"\xf0\x48"  # lock add, whose prefix becomes a nop
+    whole[offset] = 0x90
+    path = tmp_path / "fish"
+    path.write_bytes(whole)
+    found = find(path)
+    assert found.functions.items() == expected.functions.items() - {
+        ("reader.next", expected.functions["reader.next"])
+    }
+    assert found.variables == expected.variables
 
 
 def test_damage_is_refused_and_never_leads_elsewhere(tmp_path):
