@@ -249,6 +249,18 @@ def test_long_texts_are_cut_between_characters_and_counted(watched, fish):
     assert run.summary["truncated"] == 1
 
 
+def test_a_text_of_several_pieces(watched, fish):
+    """A piece ends within a character, as four bytes do not divide it."""
+    # fish 4.0 itself loses characters of several bytes now and then that come as fast as this
+    text = "test ä" + "-".join(map(str, range(2500))) + " = x"
+    with fish.typed_in() as shell:
+        shell.ready()
+        run = watched("--pid", shell.pid)
+        shell.run(text)
+        lines = commands(run)
+    assert [(line["text"], line["missing"], line["status"]) for line in lines] == [(text, "", 1)]
+
+
 def test_what_nobody_types_is_not_shown_and_that_is_said(watched, fish):
     (fish.folder / "part.fish").write_text("test x = sourced\n")
     with fish.typed_in() as shell:
