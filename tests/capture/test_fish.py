@@ -14,7 +14,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import CAPTURES, DEADLINE, Captured, run_ecapture, wait_until
+from commanded import NOBODY, commands, numbered, told
+from harness import CAPTURES, DEADLINE, run_ecapture, wait_until
 from suites import tree
 from terminals import INTERRUPT, Terminal
 
@@ -25,7 +26,22 @@ pytestmark = [
         platform.machine() != "x86_64", reason="only code for x86_64 is looked into"
     ),
 ]
-NOBODY = 65534
+SHELL = "fish"
+HUNDRED = numbered(
+    [
+        ("echo {0}", 0),
+        ("test {0} = x", 1),
+        ("sh -c 'exit {0}'", None),
+        ("not test '{0}' = {0}", 1),
+        ("nosuchcommand{0}", 127),
+        ("for i in 1 2; echo $i {0}; end >/dev/null", 0),
+        ("echo ä€😀ã {0}", 0),
+        ("echo " + "x" * 900 + "{0}", 0),
+        ("function f{0}; return {0}; end; f{0} # a remark", None),
+        ("true | sh -c 'exit {0}'", None),
+    ],
+    100,
+)
 # The prompt is painted as often as anything changes, the event comes once.
 _SETTING = """
 function mark_prompt --on-event fish_prompt; printf '<''@1>'; end
@@ -67,62 +83,14 @@ def fish(request, open_folder):
     return Fish(open_folder, request.param)
 
 
-@pytest.fixture
-def watched(tmp_path_factory):
-    """``watched("--pid", "1")`` captures commands of fish as JSON lines."""
-    running = []
-
-    def start(*options, **how):
-        folder = tmp_path_factory.mktemp("captured")
-        running.append(Captured(folder, *options, probe="fish", mode="jsonl", **how))
-        return running[-1]
-
-    yield start
-    for run in running:
-        run.__exit__()
-
-
-def commands(run, *pids):
-    """The lines of these processes, once the capture has ended."""
-    if run.process.poll() is None:
-        run.finish()
-    assert run.summary["lost"] == 0, run.stderr
-    lines = [json.loads(line) for line in Path(run.path).read_text().splitlines()]
-    return [line for line in lines if not pids or line["pid"] in pids]
-
-
-def told(lines):
-    return [(line["text"], line["status"]) for line in lines]
-
-
-def hundred():
-    """A hundred lines and the status of each."""
-    varied = [
-        ("echo {0}", 0),
-        ("test {0} = x", 1),
-        ("sh -c 'exit {0}'", None),
-        ("not test '{0}' = {0}", 1),
-        ("nosuchcommand{0}", 127),
-        ("for i in 1 2; echo $i {0}; end >/dev/null", 0),
-        ("echo ä€😀ã {0}", 0),
-        ("echo " + "x" * 900 + "{0}", 0),
-        ("function f{0}; return {0}; end; f{0} # a remark", None),
-        ("true | sh -c 'exit {0}'", None),
-    ]
-    for number in range(100):
-        text, status = varied[number % len(varied)]
-        yield text.format(number), number if status is None else status
-
-
 def test_a_hundred_lines_of_two_users(watched, fish):
     """From the first line to the last, of a shell that waited and of one that started later."""
-    expected = list(hundred())
     with fish.typed_in() as waiting:
         waiting.ready()
         run = watched()
         with fish.typed_in(**fish.nobody()) as later:
             later.ready()
-            for line, _status in expected:
+            for line, _status in HUNDRED:
                 waiting.run(line)
                 later.run(line)
             for shell in (waiting, later):
@@ -131,9 +99,9 @@ def test_a_hundred_lines_of_two_users(watched, fish):
             lines = commands(run, waiting.pid, later.pid)
     for shell, uid in ((waiting, 0), (later, NOBODY)):
         own = [line for line in lines if line["pid"] == shell.pid]
-        assert told(own) == [*expected, ("exit 3", 3)]
+        assert told(own) == [*HUNDRED, ("exit 3", 3)]
         last = "returned" if fish.suite == "bullseye" else "exited"
-        assert [line["ended"] for line in own] == ["returned"] * len(expected) + [last]
+        assert [line["ended"] for line in own] == ["returned"] * len(HUNDRED) + [last]
         assert {(line["comm"], line["uid"], line["terminal"]) for line in own} == {
             ("fish", uid, shell.name)
         }
