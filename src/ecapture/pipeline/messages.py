@@ -64,7 +64,7 @@ class Messages:
         # Every conversation that is open; None where the protocol is unknown.
         self._talks: dict[ConversationKey, Talk | _Held | None] = {}
         self._holding: dict[ConversationKey, _Held] = {}
-        self._early: set[Talk] = set()
+        self._early: dict[Talk, None] = {}  # oldest first
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without anything about conversations the very list comes back."""

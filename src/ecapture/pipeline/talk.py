@@ -128,6 +128,7 @@ class Talk:
         "_http2",
         "_limits",
         "_lossy",
+        "_missed",
         "_out",
         "_pairs",
         "_waiting",
@@ -144,7 +145,7 @@ class Talk:
         whole: bool,
         body_limit: int,
         allowance: Allowance,
-        waiting: set[Talk],
+        waiting: dict[Talk, None],
     ) -> None:
         self._limits = ContentLimits(body_limit, min(body_limit, MESSAGE_LIMIT))
         self._http1: Http1Connection | None = None
@@ -165,6 +166,7 @@ class Talk:
         # Whether every request was heard: from the beginning, or since the first one on.
         self._heard = from_start
         self._lossy = False
+        self._missed: Gap | None = None  # while it is read
         # What was heard too early: the event that it is of, the payload, its time, what is missing.
         self._early: list[tuple[Plaintext, bytes, int, int]] = []
 
@@ -185,7 +187,9 @@ class Talk:
         """Note that bytes are lost here."""
         self._out = out
         self._lossy = True
+        self._missed = gap
         self._feed(WRITE if gap.direction == "write" else READ, b"", gap.time_ns, gap.length)
+        self._missed = None
 
     def end(self, time_ns: int, out: list[Event], *, cut: bool) -> None:
         """End the conversation, or the capture if ``cut``: all that waits is given out.
@@ -228,7 +232,7 @@ class Talk:
 
     def _wait(self, payload: bytes, time_ns: int, gap: int) -> None:
         self._early.append((self._event, payload, time_ns, gap))
-        self._waiting.add(self)
+        self._waiting[self] = None
         if len(self._early) > _MAXIMUM_EARLY:
             self._hear()
 
@@ -240,7 +244,7 @@ class Talk:
 
     def _hear(self) -> None:
         early, self._early = self._early, []
-        self._waiting.discard(self)
+        self._waiting.pop(self, None)
         event = self._event
         for self._event, payload, time_ns, gap in early:
             if self._http1 is not None:
@@ -509,18 +513,7 @@ class Talk:
         event, data = self._event, opaque.data
         direction: Literal["read", "write"] = "write" if side == WRITE else "read"
         if opaque.gap > 0:
-            self._out.append(
-                Gap(
-                    opaque.time_ns,
-                    event.pid,
-                    event.comm,
-                    direction,
-                    event.conversation,
-                    event.connection,
-                    event.stream_offset,
-                    opaque.gap,
-                )
-            )
+            self._lost(opaque, direction)
         if not data:
             return
         if len(data) == len(event.payload) and direction == event.direction:
@@ -538,3 +531,28 @@ class Talk:
                 call_offset=event.call_offset + before,
             )
         )
+
+    def _lost(self, opaque: Opaque, direction: Literal["read", "write"]) -> None:
+        # Bytes of what is shown as it is are missing: a gap, or the end of a payload.
+        event, missed = self._event, self._missed
+        if missed is not None and not opaque.stream:
+            self._out.append(missed)
+        elif missed is None and self._out and self._out[-1] is event:
+            return  # which says so itself
+        elif missed is None and not event.payload and not opaque.stream:
+            self._out.append(event)
+        else:
+            self._out.append(
+                Gap(
+                    opaque.time_ns,
+                    event.pid,
+                    event.comm,
+                    direction,
+                    event.conversation,
+                    event.connection,
+                    event.stream_offset + len(event.payload)
+                    if missed is None
+                    else missed.stream_offset,
+                    opaque.gap,
+                )
+            )

@@ -130,6 +130,14 @@ def test_a_loss_in_what_is_held_is_told_to_the_parser(stage):
     assert (request.body, request.size) == (b"abcxyz", 10)
 
 
+def test_answers_that_wait_are_let_go_in_the_order_in_which_they_came(stage):
+    speeches = [Speech(conversation=(8, number, 1)) for number in range(50)]
+    for speech in speeches:
+        assert stage.feed([speech.read(ANSWERED)]) == []
+    told = [e.conversation for e in stage.flush(2 * EARLY_NS) if isinstance(e, HttpMessage)]
+    assert told == [speech.conversation for speech in speeches]
+
+
 def test_an_answer_that_waits_for_its_question_is_let_go_by_time(stage):
     speech, other = Speech(), Speech(conversation=(8, 1, 1))
     assert stage.feed([speech.read(ANSWERED)]) == []
@@ -281,3 +289,30 @@ def test_gaps_in_a_known_protocol_are_told_by_marks_only(stage):
     assert not [e for e in events if isinstance(e, Gap)]
     assert [e.message.mark for e in events if type(e).__name__ == "Said"] == [Mark.GAP]
     assert len([e for e in events if isinstance(e, Exchange) and e.response]) == 2
+
+
+# --- what is missing in a tunnel ---
+
+CONNECT = b"CONNECT there:22 HTTP/1.1\r\nHost: there:22\r\n\r\n"
+CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def test_what_is_missing_in_a_tunnel_is_told_once_at_its_place(stage):
+    speech = Speech()
+    stage.feed([speech.write(CONNECT), speech.read(CONNECTED)])
+    # what a piece says of itself is not told beside it
+    cut = speech.write(b"SSH-2.0-y\r\n", length=30)
+    unread = speech.write(b"", length=20, missing="unreadable")
+    lost = speech.lost("read", 9)
+    assert cut.missing == "truncated"
+    for event in (cut, unread, lost):
+        assert stage.feed([event]) == [event]
+
+
+def test_a_cut_piece_that_begins_before_a_tunnel(stage):
+    speech = Speech()
+    stage.feed([speech.write(CONNECT)])
+    events = stage.feed([speech.read(CONNECTED + b"SSH", length=len(CONNECTED) + 11)])
+    shown, gap = one(events, Plaintext), one(events, Gap)
+    assert (shown.payload, shown.stream_offset) == (b"SSH", len(CONNECTED))
+    assert (gap.direction, gap.stream_offset, gap.length) == ("read", len(CONNECTED) + 3, 8)
