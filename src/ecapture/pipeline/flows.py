@@ -42,9 +42,16 @@ class _Conversation(msgspec.Struct, gc=False):
 class Flows:
     """A stage. Counts into ``summary`` what passes."""
 
-    def __init__(self, summary: Summary, *, idle_ns: int = _IDLE_NS) -> None:
+    def __init__(
+        self,
+        summary: Summary,
+        *,
+        idle_ns: int = _IDLE_NS,
+        most_asleep: int = _MAXIMUM_ASLEEP,
+    ) -> None:
         self.summary = summary
         self._idle_ns = idle_ns
+        self._most_asleep = most_asleep
         self._swept_ns = 0
         self._conversations: dict[ConversationKey, _Conversation] = {}
         self._of_process: dict[int, set[ConversationKey]] = {}
@@ -96,9 +103,9 @@ class Flows:
             return []
         self._swept_ns = now_ns
         idle = {k: c for k, c in self._conversations.items() if now_ns - c.last_ns > self._idle_ns}
-        if len(self._asleep) + len(idle) > _MAXIMUM_ASLEEP:
-            self._asleep.clear()
         self._asleep |= idle
+        while len(self._asleep) > self._most_asleep:
+            del self._asleep[next(iter(self._asleep))]
         return [self._forget(key, now_ns, "idle") for key in idle]
 
     def close(self) -> list[Event]:

@@ -107,6 +107,21 @@ def test_a_conversation_that_wakes_up_has_lost_nothing():
     assert gap.length == 1
 
 
+def test_of_those_that_sleep_the_newest_are_remembered():
+    flows = Flows(Summary(), idle_ns=HOUR, most_asleep=2)
+    keys = [(number, 0x7000, number) for number in range(100, 104)]
+    for key in keys[:3]:
+        flows.feed([at(0, time_ns=0, conversation=key, pid=key[0])])
+    assert len(flows.flush(2 * HOUR)) == 3
+    flows.feed([at(0, time_ns=2 * HOUR, conversation=keys[3], pid=keys[3][0])])
+    events = [at(5, time_ns=3 * HOUR, conversation=keys[2], pid=keys[2][0])]
+    assert flows.feed(events) is events
+    assert len(flows.flush(4 * HOUR)) == 1
+    events = [at(5, time_ns=5 * HOUR, conversation=keys[n], pid=keys[n][0]) for n in (1, 3)]
+    assert flows.feed(events) is events
+    assert flows.summary.flows == 4
+
+
 def test_nothing_is_held_back(flows):
     flows.feed([at(0)])
     assert flows.close() == []
