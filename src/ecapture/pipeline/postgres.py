@@ -4,7 +4,7 @@
 In go ``Served`` and ``ProcessExit``; out come ``Statement`` events instead of the former. A session
 is a process of the server; ``postgres_session`` knows what they say, and ``_turns`` tells quickly
 of what most of them say. Sessions are bounded by count; the one that was quiet for longest gives
-way, and is joined late if it speaks again.
+way, what it had not answered is told without an outcome, and it is joined late if it speaks again.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ class PostgresStatements:
         *,
         facts_of: Callable[[int], SessionFacts],
         text_limit: int = TEXT_LIMIT,
+        sessions: int = _SESSIONS,
     ) -> None:
         self._facts_of = facts_of
         self._limit = text_limit
+        self._most = sessions
         # by process, those that spoke last at the end
         self._turns: dict[int, _turns.Turn] = {}
         self._last_ns = 0
@@ -74,8 +76,10 @@ class PostgresStatements:
         if known is not None:
             known.settle(out)
             known.session.close(event.time_ns, out)
-        while len(self._turns) >= _SESSIONS:
-            self._turns.pop(next(iter(self._turns))).settle(out)
+        while len(self._turns) >= self._most:
+            quiet = self._turns.pop(next(iter(self._turns)))
+            quiet.settle(out)
+            quiet.session.abandon(event.time_ns, out)
         began = event.late or event.kept_offset > 0
         session = Session(event, self._facts_of(event.pid) if began else None, self._limit)
         turn = self._turns[event.pid] = _turns.Turn(session, event.session_ns)

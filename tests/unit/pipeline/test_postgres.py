@@ -75,3 +75,17 @@ def test_the_end_of_the_capture_tells_what_is_not_answered() -> None:
     sessions.feed([run(1, "read", query("SELECT 1"), 3, kept_offset=len(startup(user="a")))])
     (told,) = statements(sessions.close())
     assert (told.kind, told.outcome, told.text) == ("query", "unknown", "SELECT 1")
+
+
+def test_a_session_that_gives_way_tells_what_is_not_answered() -> None:
+    sessions = PostgresStatements(facts_of=lambda _: FACTS, sessions=2)
+    for pid in (1, 2):
+        begun = startup(user="a")
+        sessions.feed([run(pid, "read", begun, 1), run(pid, "write", READY, 2)])
+        asked = query(f"SELECT {pid}")
+        assert not statements(sessions.feed([run(pid, "read", asked, 3, kept_offset=len(begun))]))
+    (told,) = statements(sessions.feed([run(3, "read", startup(user="b"), 4)]))
+    assert (told.kind, told.outcome, told.text, told.session) == ("query", "unknown", "SELECT 1", 1)
+    late = run(1, "write", complete("SELECT 1") + READY, 5, kept_offset=len(READY), late=True)
+    (told,) = statements(sessions.feed([late]))
+    assert told.text == "SELECT 2"
