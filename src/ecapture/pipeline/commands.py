@@ -9,7 +9,7 @@
    remark that nobody typed is none.
 4. Whatever is missing is said: a piece that does not continue the one before it, or a line that
    never came, was lost.
-5. What is open is bounded, by number; beyond that the oldest is told of as running.
+5. What is open is bounded, by number and by bytes; beyond that the oldest is told of as running.
 6. Where zsh keeps no text, it is made of what zsh made of it; that is right, or there is none.
 7. What fish keeps as characters of four bytes is cut here, where it is known how long it is.
 """
@@ -33,11 +33,14 @@ from ecapture.shell_events import (
 
 OPEN_COMMANDS: Final = 16384
 """Commands that may be open at a time."""
+OPEN_BYTES: Final = 64 << 20
+"""Bytes that may be kept of them."""
 
 _META: Final = b"\x83"  # zsh, Src/zsh.h: stands before a byte whose bit 0x20 is flipped
 _BYTES: Final = 0xF600  # fish, src/common.h: what stands for the byte 0 where it was no text
 _HEAD, _WORDS = 0, 1  # lines of what zsh made of a text
 _PARTS: Final = get_args(ShellPart)
+_LINE_COST: Final = 256  # bytes of a line besides its text, roughly
 _Key = tuple[int, int, int]
 
 
@@ -63,7 +66,7 @@ class _Open:
     # A command that has not ended.
     __slots__ = (
         *("begin", "comm", "expanded", "first_ns", "given", "missing", "pid", "printed"),
-        *("between", "program", "refused", "whole"),
+        *("between", "program", "refused", "size", "whole"),
     )
 
     def __init__(self, part: ShellPart) -> None:
@@ -76,6 +79,7 @@ class _Open:
         self.whole: dict[int, _Line] = {}
         self.refused: set[int] = set()
         self.missing = ""
+        self.size = 0  # bytes kept
         self.between = "\n"  # lines
         self.program = False  # its lines are what zsh made of it,
         self.printed = ""  # and this the text of that
@@ -92,9 +96,11 @@ class _Open:
         line = lines.get(part.line)
         if line is None:
             line = lines[part.line] = _Line(part.encoding)
+            self.size += _LINE_COST
         if line.complete or part.offset != len(line.raw):
             self.missing = "lost"
         line.raw += part.text
+        self.size += len(part.text)
         line.complete = part.last
         if self.program and (self.missing or (part.line == _WORDS and part.last)):
             self._print()
@@ -111,6 +117,7 @@ class _Open:
             self.printed = raw.decode("utf-8", "backslashreplace")
         for line in self.given.values():
             line.raw = bytearray()
+        self.size = len(self.printed)
 
     def is_whole(self, lines: int) -> bool:
         every = (*self.given.values(), *self.expanded.values(), *self.whole.values())
@@ -120,9 +127,17 @@ class _Open:
 class Commands:
     """The stage. Counts into ``summary`` what passes."""
 
-    def __init__(self, summary: Summary, *, open_commands: int = OPEN_COMMANDS) -> None:
+    def __init__(
+        self,
+        summary: Summary,
+        *,
+        open_commands: int = OPEN_COMMANDS,
+        open_bytes: int = OPEN_BYTES,
+    ) -> None:
         self.summary = summary
         self._limit = open_commands
+        self._byte_limit = open_bytes
+        self._bytes = 0
         self._open: dict[_Key, _Open] = {}  # oldest first
 
     def feed(self, events: list[Event]) -> list[Event]:
@@ -156,7 +171,11 @@ class Commands:
                 self._finish(next(iter(self._open)), None, out)
             known = self._open[key] = _Open(part)
         if type(part) is ShellText:
+            self._bytes -= known.size
             known.take(part)
+            self._bytes += known.size
+            while self._bytes > self._byte_limit:
+                self._finish(next(iter(self._open)), None, out)
         elif type(part) is ShellBegin:
             known.begin = part
             known.comm = part.comm
@@ -164,7 +183,9 @@ class Commands:
             self._finish(key, part, out)
 
     def _finish(self, key: _Key, end: ShellEnd | None, out: list[Event]) -> None:
-        command = _command(key, self._open.pop(key), end)
+        known = self._open.pop(key)
+        self._bytes -= known.size
+        command = _command(key, known, end)
         if command is None:
             return
         out.append(command)

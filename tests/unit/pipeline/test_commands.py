@@ -199,6 +199,25 @@ def test_what_is_open_is_bounded():
     ]
 
 
+def test_what_is_kept_of_open_commands_is_bounded():
+    stage = Commands(Summary(), open_bytes=10_000)
+    out = []
+    for number in range(9):
+        out += stage.feed([begun(command=number), line(b"%d" % number * 4000, command=number)])
+    assert [(found.text[0], len(found.text), found.ended) for found in out] == [
+        (str(number), 4000, "running") for number in range(7)
+    ]
+    # nothing is left behind of those that ended
+    for number in range(7, 9):
+        assert len(stage.feed([over(command=number)])) == 1
+    for number in range(100):
+        parts = [begun(command=number), line(b"x" * 9000, command=number), over(command=number)]
+        assert [found.ended for found in stage.feed(parts)] == ["returned"]
+    # lines without a text are not free
+    empty = [line(b"x"), *(line(b"", line=number) for number in range(1, 1000))]
+    assert stage.feed([begun(), *empty]) != []
+
+
 def test_a_killed_shell_has_a_signal_and_no_status():
     (found,) = passed(begun(), line(), over(ending="killed", status=9))
     assert (found.signal, found.status) == (9, None)
