@@ -35,9 +35,9 @@ _ESCAPING: Final = r"'(?:[^'\\]|''|\\.)*+(?:'|\\?\Z)"
 
 _POSTGRESQL: Final = re.compile(
     rf"""
-    (?P<string> [eE]{_ESCAPING} | (?:[bBxXnN]|[uU]&)?{_PLAIN} )
+    (?P<string> [eE]{_ESCAPING}(?:[ \t\f\v\r]*+\n\s*+{_ESCAPING})*+ | (?:[bBxXnN]|[uU]&)?{_PLAIN} )
   | (?P<dollar> \$(?P<tag>[^\W\d]\w*+)?\$ )
-  | (?P<keep> \$[0-9]++ | "(?:[^"]|"")*+(?:"|\Z) | --[^\n]*+ | [^\W\d][\w$]*+ )
+  | (?P<keep> \$[0-9]++ | "(?:[^"]|"")*+(?:"|\Z) | --[^\n\r]*+ | [^\W\d][\w$]*+ )
   | (?P<comment> /\* )
   | (?P<number> {_NUMBER} )
     """,
@@ -46,19 +46,40 @@ _POSTGRESQL: Final = re.compile(
 _MYSQL: Final = re.compile(
     rf"""
     (?P<string> [bBxXnN]?{_ESCAPING} | "(?:[^"\\]|""|\\.)*+(?:"|\\?\Z) )
-  | (?P<keep> `(?:[^`]|``)*+(?:`|\Z) | --(?=\s|\Z)[^\n]*+ | \#[^\n]*+ | @[\w.$@]*+
+  | (?P<keep> `(?:[^`]|``)*+(?:`|\Z) | --(?=[\x00-\x20\x7f]|\Z)[^\n]*+ | \#[^\n]*+ | @[\w.$@]*+
             | /\*(?![!+M]).*?(?:\*/|\Z) | /\*M?!?[0-9]*+ | [^\W\d][\w$]*+ )
   | (?P<number> {_NUMBER} )
     """,
     re.VERBOSE | re.DOTALL,
 )
 _NESTING: Final = re.compile(r"/\*|\*/")
-# What servers quote in messages: names as well as values, which nothing tells apart.
-_IN_MESSAGE: Final = re.compile(
-    r""" "(?:[^"]|"")*+(?:"|\Z) | '(?:[^'\\]|''|\\.)*+(?:'|\\?\Z) | (?<=\)=\().*(?=\))
-       | (?<![\w.]){NUMBER}(?!\w) """.replace("{NUMBER}", _NUMBER),
-    re.VERBOSE | re.DOTALL,
+# Messages of servers. What they quote are names as well as values, which nothing tells apart; signs
+# that close a quotation by what opens it, as translated messages have them, too. Between letters an
+# apostrophe is none.
+_QUOTE: Final = re.compile(r"""["»«„“\u2018「]|(?<!\w)'|'(?!\w)""")
+_CLOSING: Final = {
+    quote: re.compile(closing)
+    for quote, closing in (
+        ('"', '"'),
+        ("'", r"(?<!\w)'|'(?!\w)"),
+        ("»", "«"),
+        ("«", "»"),
+        ("„", "[“”]"),
+        ("“", "”"),
+        ("\u2018", "\u2019"),
+        ("「", "」"),
+    )
+}
+_BETWEEN_QUOTES: Final = re.compile(
+    r"""[\s.,:;@()=]++(?:(?:(?:a|and|already|as|at|by|cannot|column|command|constraint|contains|
+    database|default|denied|does|exist|exists|field|for|foreign|from|function|has|host|in|index|is|
+    key|list|member|must|near|not|null|of|on|operator|option|or|parameter|referenced|relation|role|
+    row|rows|schema|sequence|server|statement|table|the|to|trigger|type|unique|update|user|using|
+    value|values|view|violates|when|with|without)(?!\w)|doesn't|isn't)[\s.,:;@()=]*+)*+""",
+    re.VERBOSE | re.IGNORECASE,
 )
+_NUMBER_ALONE: Final = re.compile(rf"(?<![\w.]){_NUMBER}(?!\w)")
+_KEY_VALUES: Final = ")=("
 
 
 def mask_sql(text: str, dialect: Dialect) -> str:
@@ -120,8 +141,40 @@ def _between(text: str, dialect: Dialect) -> Iterator[str]:
 
 
 def mask_message(text: str) -> str:
-    """The text of an error with ``MASK`` in place of what may be a value."""
-    return _IN_MESSAGE.sub(MASK, text)
+    """The text of an error with ``MASK`` in place of what may be a value.
+
+    Servers do not escape what they quote, so a quotation is over only where a message ends with it
+    or goes on with words of servers; all else between two signs is taken for a part of it.
+    """
+    start = text.find(_KEY_VALUES)
+    if start < 0:
+        return _mask_quoted(text)
+    start += len(_KEY_VALUES)
+    end = text.rfind(")", start)
+    end = len(text) if end < 0 else end
+    return _mask_quoted(text[:start]) + MASK + _mask_quoted(text[end:])
+
+
+def _mask_quoted(text: str) -> str:
+    out: list[str] = []
+    at = 0
+    while (found := _QUOTE.search(text, at)) is not None:
+        out += [_NUMBER_ALONE.sub(MASK, text[at : found.start()]), MASK]
+        at = _quotation_end(text, found)
+    out.append(_NUMBER_ALONE.sub(MASK, text[at:]))
+    return "".join(out)
+
+
+def _quotation_end(text: str, opening: re.Match[str]) -> int:
+    closing = _CLOSING[opening[0]]
+    end = -1
+    at = opening.end()
+    while (found := closing.search(text, at)) is not None:
+        end = at = found.end()
+        following = _QUOTE.search(text, end)
+        if following is not None and _BETWEEN_QUOTES.fullmatch(text, end, following.start()):
+            break
+    return len(text) if end < 0 else end
 
 
 def _comment_end(text: str, at: int) -> int:

@@ -23,6 +23,8 @@ from ecapture.pipeline.sql_mask import Dialect, mask_message, mask_sql
         ("SELECT 1.5e-3, .5, 0xFF, 1_000, -7", "SELECT ?, ?, ?, ?, -?"),
         ("DO $$ SELECT 'a' $$; SELECT $f$ $$x$$ $f$", "DO ?; SELECT ?"),
         ("SELECT 1 -- it's\n, 'x'", "SELECT ? -- it's\n, ?"),
+        ("SELECT 1 -- it's\r, 'x'", "SELECT ? -- it's\r, ?"),
+        ("SELECT E'a'\n  '\\'b', 'c'", "SELECT ?, ?"),
         ("SELECT /* 'a /* b */ 'c */ 'd'", "SELECT /* 'a /* b */ 'c */ ?"),
         ("CREATE ROLE x PASSWORD 'geheim", "CREATE ROLE x PASSWORD ?"),
         ("SELECT $$open", "SELECT ?"),
@@ -44,6 +46,7 @@ def test_postgresql(text: str, masked: str) -> None:
         ),
         ("SELECT 1--1", "SELECT ?--?"),
         ("SELECT 1 -- 'x'\n,'y'", "SELECT ? -- 'x'\n,?"),
+        ("SELECT 1 --\x01it's\n,'y'", "SELECT ? --\x01it's\n,?"),
         ("SELECT /* 'a */ 'b' /*!50000 , 'c' */", "SELECT /* 'a */ ? /*!50000 , ? */"),
         ("SELECT ?, N'x', 0b01, x'4D'", "SELECT ?, ?, ?, ?"),
         ("SELECT 'open\\", "SELECT ?"),
@@ -62,7 +65,48 @@ def test_mysql(text: str, masked: str) -> None:
         ),
         ("Key (id)=(secret, 7) already exists.", "Key (id)=(?) already exists."),
         ("Duplicate entry 'bob' for key 'PRIMARY'", "Duplicate entry ? for key ?"),
+        ("Key (a)=(say 'x' 7) y) exists.", "Key (a)=(?) exists."),
+        ("Key (a)=(hunter2 5' x) exists.", "Key (a)=(?) exists."),
         ("division by zero", "division by zero"),
+        # what is quoted has such signs itself
+        (
+            "You have an error in your SQL syntax; check the manual near '== 'hunter2'' at line 1",
+            "You have an error in your SQL syntax; check the manual near ? at line ?",
+        ),
+        ("near ''hunter2' x' at line 3", "near ? at line ?"),
+        ("Duplicate entry 'it's hunter2' for key 'k'", "Duplicate entry ? for key ?"),
+        ("Duplicate entry 'a' hunter2' for key 'k'", "Duplicate entry ? for key ?"),
+        (
+            'invalid input syntax for type integer: "a"b hunter2"',
+            "invalid input syntax for type integer: ?",
+        ),
+        ('no "a" hunter2', "no ? hunter2"),
+        ('no "hunter2', "no ?"),
+        # apostrophes that quote nothing
+        ("Can't find 'hunter2' in x", "Can't find ? in x"),
+        ("Table 'a.b' doesn't exist", "Table ? doesn't exist"),
+        (
+            "Access denied for user 'r'@'h' (using password: YES)",
+            "Access denied for user ?@? (using password: YES)",
+        ),
+        (
+            'null value in column "a" of relation "b" violates not-null constraint',
+            "null value in column ? of relation ? violates not-null constraint",
+        ),
+        # translated
+        (
+            "ungültige Eingabesyntax für Typ integer: »hunter2«",
+            "ungültige Eingabesyntax für Typ integer: ?",
+        ),
+        (
+            "syntaxe en entrée invalide pour le type integer : « hunter2 »",
+            "syntaxe en entrée invalide pour le type integer : ?",
+        ),
+        ("la colonne « a » n'existe pas", "la colonne ? n'existe pas"),
+        ("„hunter2“ fehlt", "? fehlt"),
+        ("“hunter2” nie istnieje", "? nie istnieje"),
+        ("\u2018hunter2\u2019 ei ole", "? ei ole"),
+        ("「hunter2」は存在しません", "?は存在しません"),
     ],
 )
 def test_messages(text: str, masked: str) -> None:
@@ -76,6 +120,13 @@ def test_messages(text: str, masked: str) -> None:
 def test_time_is_linear(piece: str, dialect: Dialect) -> None:
     began = time.monotonic()
     mask_sql(piece * 100_000, dialect)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("piece", ["'", "\"' ", "» ", "„ ", '" for key ', "' a\" b» ", ")=("])
+def test_time_of_a_message_is_linear(piece: str) -> None:
+    began = time.monotonic()
+    mask_message(piece * 50_000)
     assert time.monotonic() - began < 20
 
 
