@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/reference/redaction.md from the tables of ``ecapture.pipeline.credentials``.
+"""Writes docs/reference/redaction.md from the tables of ``ecapture.pipeline``.
 
 python tools/gen_redaction.py            writes the page
 python tools/gen_redaction.py --check    fails if the page is not what would be written
@@ -8,9 +8,10 @@ python tools/gen_redaction.py --check    fails if the page is not what would be 
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 
-from ecapture.pipeline import credentials
+from ecapture.pipeline import command_mask, credentials
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "redaction.md"
 
@@ -20,6 +21,19 @@ def page() -> str:
     issuers = "\n".join(
         f"| {issuer} | {', '.join(f'`{start}…`' for start in starts)} |"
         for issuer, *starts in credentials.TOKENS
+    )
+    options = "\n".join(
+        _item(f"`{option}` of", programs) for option, programs in command_mask.OPTIONS.items()
+    )
+    users = "\n".join(
+        _item(f"`{program}`:", names) for program, names in command_mask.USERS.items()
+    )
+    last_words = " or ".join(f"`{last}`" for last in credentials.LAST_WORDS)
+    last = " and ".join(
+        f"`{f'{program} {option}'.strip()}`" for program, option in command_mask.LAST.items()
+    )
+    readers = tuple(
+        f"{program} {' or '.join(names)}".strip() for program, names in command_mask.READERS.items()
     )
     return f"""\
 # What `--redact` replaces
@@ -47,6 +61,8 @@ elements and attributes of XML and HTML, arguments of GraphQL, lists of names wi
 or if it is
 
 {_listed(credentials.NAMES)}
+
+or if {last_words} is the last of several words (`DB_PASS`, `dbPwd`).
 
 In query strings and forms, these, too:
 
@@ -82,6 +98,36 @@ Wherever they stand, in any field and any content:
 | --- | --- |
 {issuers}
 
+## Command lines
+
+In commands of shells all of that is replaced by `{credentials.REPLACEMENT}`, a value up to the end
+of its word; the word behind an option that is named like a credential (`--password X`); and values
+of these options, in the same word or the next:
+
+{options}
+{_item("`-p`, behind the word `login`, of", command_mask.LOGINS)}
+
+What follows the user in values of
+
+{users}
+
+The last word of {last}; the word behind the name of a credential, of
+{_listed(command_mask.SETTERS)}.
+
+What `echo` and `printf` print into these, and what here-strings and here-documents give them:
+
+{_listed(readers)}
+
+A program counts wherever its name stands in a command (`docker exec db mysql -pX`), and commands
+within quotes and backquotes are read as well.
+
+## Statements to databases
+
+Every literal and parameter becomes a question mark, and so does what error messages quote; comments
+stay as they are. In MySQL a backslash is taken for an escape and double quotes for those of a
+string, in PostgreSQL neither is: sessions that changed `sql_mode` or
+`standard_conforming_strings` may have literals that are not recognised.
+
 ## What it does not find
 
 - Credentials in content that could not be decoded: an unknown coding, ciphertext, content beyond
@@ -95,6 +141,11 @@ Wherever they stand, in any field and any content:
 - Images, audio, video and fonts, which are not searched.
 - Names that are not in these lists. Look at what you are about to pass on.
 """
+
+
+def _item(lead: str, names: tuple[str, ...]) -> str:
+    listed = _listed(names).replace("\n", " ")
+    return textwrap.fill(f"- {lead} {listed}", 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _listed(names: tuple[str, ...]) -> str:

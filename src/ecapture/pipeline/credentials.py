@@ -35,6 +35,7 @@ ENDINGS: Final = (
     "authorization",
     "password",
     "passwords",
+    *("password1", "password2", "password_confirm", "password_confirmation", "password_repeat"),
     "passwd",
     "passphrase",
     "passcode",
@@ -63,12 +64,17 @@ NAMES: Final = (
     "pass",
     "pin",
     "pwd",
+    "REDISCLI_AUTH",
     "session_id",
     "set-cookie",
     "sid",
+    "SSHPASS",
     "totp",
 )
 """Names of credentials wherever they stand: header fields, parameters, forms, JSON."""
+
+LAST_WORDS: Final = ("pass", "pwd")
+"""A name of several words (``MYSQL_PWD``, ``dbPass``) with one of these at its end is, too."""
 
 PARAMETERS: Final = (
     "assertion",
@@ -107,27 +113,9 @@ COOKIES: Final = ("Cookie", "Cookie2", "Set-Cookie", "Set-Cookie2")
 """Fields whose names and attributes are kept, so that one sees which cookies there were."""
 
 SCHEMES: Final = (
-    "ApiKey",
-    "AWS4-HMAC-SHA256",
-    "Basic",
-    "Bearer",
-    "Digest",
-    "DPoP",
-    "GNAP",
-    "Hawk",
-    "HOBA",
-    "JWT",
-    "Key",
-    "Mutual",
-    "Negotiate",
-    "NTLM",
-    "OAuth",
-    "SCRAM-SHA-1",
-    "SCRAM-SHA-256",
-    "SharedKey",
-    "Signature",
-    "Token",
-    "vapid",
+    *("ApiKey", "AWS4-HMAC-SHA256", "Basic", "Bearer", "Digest", "DPoP", "GNAP", "Hawk", "HOBA"),
+    *("JWT", "Key", "Mutual", "Negotiate", "NTLM", "OAuth", "SCRAM-SHA-1", "SCRAM-SHA-256"),
+    *("SharedKey", "Signature", "Token", "vapid"),
 )
 """Authentication schemes, which are kept in front of what is masked. Others are masked, too."""
 
@@ -156,6 +144,10 @@ def _plain(name: str) -> str:
 
 
 _ENDINGS: Final = tuple(map(_plain, ENDINGS))
+_LAST_WORD: Final = re.compile(
+    f"(?:[^a-zA-Z0-9](?i:{'|'.join(LAST_WORDS)})"
+    f"|[a-z0-9](?:{'|'.join(map(str.title, LAST_WORDS))}))[^a-zA-Z0-9]*\\Z"
+)
 _ANYWHERE: Final = frozenset(map(_plain, NAMES))
 _KNOWN: Final = {
     "anywhere": _ANYWHERE,
@@ -169,8 +161,11 @@ _COOKIES: Final = frozenset(map(_plain, COOKIES))
 def names_credential(name: bytes, place: Place) -> bool:
     """Whether what has that name, at that place, is a credential."""
     unescaped = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), name)
-    plain = _plain(unescaped.decode("latin-1"))
-    return plain in _KNOWN[place] or plain.endswith(_ENDINGS)
+    told = unescaped.decode("latin-1")
+    plain = _plain(told)
+    if plain in _KNOWN[place] or plain.endswith(_ENDINGS):
+        return True
+    return plain.endswith(LAST_WORDS) and _LAST_WORD.search(told) is not None
 
 
 # --- masks ---
@@ -231,7 +226,7 @@ def _masked_cookies(value: bytes, mask: Mask, *, only_first: bool) -> bytes:
 
 # Each begins with something that the search can skip to; the very first line is matched apart.
 _FIRST_LINE: Final = re.compile(
-    rb"([ \t<>]{0,32}+)([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}+):([^\r\n]*+)"
+    rb"([ \t<>]{0,32}+(?:-[ ]{1,4}+){0,4}+)([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}+):([^\r\n]*+)"
 )
 _LINE: Final = re.compile(rb"\n" + _FIRST_LINE.pattern)
 _QUOTED_LINE: Final = re.compile(rb"""(["'`])([A-Za-z0-9_\-]{1,64}+):([^\r\n"'`\\]*+)""")
@@ -579,7 +574,7 @@ def mask_text(data: bytes, mask: Mask, *, form: bool = False) -> bytes:
         data = _mask_parts(data, mask)
     if b"=" in data:
         data = _mask_parameters(data, mask, form=form)
-        if b"= " in data:
+        if b"= " in data or b"=\t" in data:
             data = _mask_last(_SPACED, b"\n" + data, mask)[1:]
     return _mask_looks(_mask_languages(data, mask), mask)
 

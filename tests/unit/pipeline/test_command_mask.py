@@ -68,8 +68,105 @@ def test_a_secret_is_replaced(text):
 @pytest.mark.parametrize(
     "text",
     [
+        # values that have signs in them
+        r"mysql --password=a\;{} x",
+        "mysql --password=a#{} x",
+        'mysql --password=a"b {}" x',
+        r"mysql --password='it'\''{}' x",
+        r"export PASSWORD=a\ {}",
+        'PASSWORD="it\'s {}" run',
+        'docker run -e "PASSWORD=a {}" x',
+        'export "PASSWORD=a {}"',
+        'env "PASSWORD=a {}" run',
+        "MYSQL_PWD={} mysql",
+        "DB_PASS={} run",
+        "SSHPASS={} sshpass -e ssh h",
+        "REDISCLI_AUTH={} redis-cli",
+        # options behind others in one word
+        "curl -ku admin:{} https://host",
+        "curl -sSkuadmin:{} https://host",
+        "zip -rP {} o i",
+        "unzip -oP{} o",
+        "ldapsearch -xw {} -D x",
+        # programs behind others
+        "kubectl exec p -- mysql -uroot -p{}",
+        "docker exec -i db mysql -uroot -p{}",
+        "timeout 5 sshpass -p {} ssh h",
+        "mysql docker -p{}",
+        "helm registry login -u me -p {} h",
+        # commands within words
+        "x=`mysql -uroot -p{}`",
+        "bash -c 'mysql -p{}'",
+        "ssh h 'sshpass -p {} ssh g'",
+        'echo "$(mysql -p{})"',
+        """bash -c "ssh h 'curl -u a:{} x'\"""",
+        # by place
+        "htpasswd -nb joe {}",
+        "htpasswd -bBC 10 file joe {}",
+        "htpasswd -b file joe {} 2>/dev/null",
+        "wpa_passphrase net {}",
+        "set -gx API_TOKEN {}",
+        "aws configure set aws_secret_access_key {}",
+        "nmcli dev wifi connect net password {}",
+        "curl -H X-Api-Key:{} h",
+        "http h X-Api-Key:{}",
+        # given to a program that reads it
+        "echo {} | sudo -kS id",
+        "echo {} | sudo --stdin id",
+        "echo {} 2>&1 | sudo -S id",
+        "if true; then echo {} | sudo -S id; fi",
+        r"printf '{}\n{}\n' | passwd joe",
+        "sudo -S id <<< {}",
+        "kinit joe <<< '{}'",
+        "chpasswd <<EOF\njoe:{}\nEOF\nls",
+    ],
+)
+def test_a_secret_is_replaced_wherever_it_stands(text):
+    masked = mask_command(text.replace("{}", SECRET))
+    assert SECRET not in masked
+    assert "REDACTED" in masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("mysql --password=x;ls", "mysql --password=REDACTED;ls"),
+        ("mysql --password=x|cat", "mysql --password=REDACTED|cat"),
+        ("(run --password=x)", "(run --password=REDACTED)"),
+        ("$(run --token=x)", "$(run --token=REDACTED)"),
+        ("x=`run --token=x`", "x=`run --token=REDACTED`"),
+        ("PASSWORD=x;PASSWORD='y';ls", "PASSWORD=REDACTED;PASSWORD='REDACTED';ls"),
+        ("PASSWORD=$(cat f) run", "PASSWORD=$(cat f) run"),
+        ("PASSWORD=`cat f` run", "PASSWORD=`cat f` run"),
+        ("mysql -psecret 2>/dev/null", "mysql -pREDACTED 2>/dev/null"),
+        ("mysql -psecret shop", "mysql -pREDACTED shop"),
+        ("mysql --password 2>/dev/null", "mysql --password 2>/dev/null"),
+        ("tool --password >log", "tool --password >log"),
+        ("sh -c 'PASSWORD=x run; ls'", "sh -c 'PASSWORD=REDACTED run; ls'"),
+        ("curl -d 'password=x&user=joe' h", "curl -d 'password=REDACTED&user=joe' h"),
+        ("htpasswd -bBC 10 f joe x", "htpasswd -bBC 10 f joe REDACTED"),
+        ("chpasswd <<X\na:b\nX\nls", "chpasswd <<X\nREDACTED\nX\nls"),
+        ("cat <<X\npassword=a;b\nX", "cat <<X\npassword=REDACTED\nX"),
+        ("echo x 2>&1 | tee f", "echo x 2>&1 | tee f"),
+        ("a\vb --password=x", "a\vb --password=REDACTED"),
+    ],
+)
+def test_what_stands_around_a_secret_is_left(text, masked):
+    assert mask_command(text) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "",
         "ls -la /tmp",
+        "docker run -p 8080:80 nginx",
+        "docker run --name mysql -p 3306:3306 mysql",
+        "export OLDPWD=/x",
+        "set -euo pipefail",
+        "aws s3 ls",
+        "curl https://host/zip -P /tmp",
+        "echo a | sudo tee f",
         "git commit -m 'password handling'",
         "mysql -u root -p shop",
         "ssh -p 2222 host",
@@ -116,5 +213,9 @@ def test_a_hostile_line_takes_no_time():
         "-p " * 20000,
         "echo x|" * 9000,
         "(" * 65536,
+        "sudo " * 13000,
+        "chpasswd <<X;" * 5000,
+        "a=\" ' " * 10000,
+        "PASSWORD=x;" * 6000,
     ):
         mask_command(text)
