@@ -306,8 +306,11 @@ class Statement(msgspec.Struct, frozen=True, gc=False, tag="statement"):
     ``tag`` is what the server says was done ("INSERT 0 1"); several if the text had several
     statements; ``rows`` returned or affected, of all of them, None where not told. ``error`` is the
     SQLSTATE or the number of the error, ``message`` its text. ``marks`` are remarks: "pipelined"
-    (answered together with others, so that the duration is also theirs), "gap", "skipped" (not
-    executed, because one before it in its batch failed).
+    (answered together with others, so that the duration is also theirs), "gap" (bytes or records
+    were lost), "skipped" (not executed, because one before it in its batch failed), "suspended"
+    (more rows can be fetched), "running" and "process ended" (before there was an answer), how many
+    answers it had if several, and what of the parameters is not told: "parameters truncated",
+    "parameters sent apart", "parameters not seen", "parameters not understood".
     """
 
     time_ns: int
