@@ -29,8 +29,12 @@ _TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 MAX_LENGTH = (1 << 63) - 1
 """The longest content that is believed. No reader we know takes more."""
 
-_REQUEST = re.compile(rf"({_TCHAR}{{1,32}}) (\S+) HTTP/(1\.[0-9])")
-_REQUEST_LOOSE = re.compile(rf"({_TCHAR}{{1,32}})[ \t]+(\S.*?)[ \t]+HTTP/(1\.[0-9])[ \t]*")
+# Octets from 0x80 on are no spaces here (two are in latin-1): targets are sent in UTF-8, too.
+_REQUEST = re.compile(rf"({_TCHAR}{{1,32}}) (\S+) HTTP/(1\.[0-9])", re.ASCII)
+# The target ends in no space, so that a long run of them is looked at once only.
+_REQUEST_LOOSE = re.compile(
+    rf"({_TCHAR}{{1,32}})[ \t]+(\S(?:.*\S)?)[ \t]+HTTP/(1\.[0-9])[ \t]*", re.ASCII
+)
 _RESPONSE = re.compile(r"HTTP/(1\.[0-9]) ([1-9][0-9]{2})(?: (.*))?")
 _RESPONSE_LOOSE = re.compile(r"HTTP/(1\.[0-9])[ \t]+([1-9][0-9]{2})(?:[ \t]+(.*))?")
 _REQUEST_BEGUN = re.compile(rf"{_TCHAR}{{1,32}}(?:[ \t]|\Z)")

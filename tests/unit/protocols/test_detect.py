@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -99,3 +100,10 @@ def test_noise_is_not_taken_for_anything() -> None:
 def test_an_answer_is_always_there(one: bytes, other: bytes) -> None:
     assert isinstance(detect({0: one, 1: other}), (Protocol, Answer))
     resume(one)
+
+
+def test_a_long_word_that_is_no_target_takes_one_look() -> None:
+    began = time.process_time()
+    assert detect({0: b"A " + b"a" * 1600 + b"\r\nother"}) == Protocol.UNKNOWN
+    assert detect({0: b"A " + b"a" * 8000 + b" "}) is NEED_DATA
+    assert time.process_time() - began < 20.0

@@ -226,3 +226,22 @@ def test_a_head_of_many_lines_takes_time_by_their_number_only(line):
     began = time.process_time()
     parse_head(raw, request=True, max_fields=100)
     assert time.process_time() - began < 20.0
+
+
+@pytest.mark.parametrize("last", [b"x", b"x HTTP/1.1"])
+def test_a_start_line_of_spaces_takes_time_by_its_length_only(last):
+    raw = b"GET a" + b" " * (1 << 17) + last + b"\r\n\r\n"
+    began = time.process_time()
+    try:
+        found = parse_head(raw, request=True, max_fields=100).target[::131072]
+    except ProtocolError:
+        found = ""
+    assert found == ("a " if b"HTTP" in last else "")
+    assert time.process_time() - began < 10.0
+
+
+@pytest.mark.parametrize("target", ["/à", "/\u0385/\u0160"])
+def test_targets_in_utf8_have_no_spaces(target):
+    raw = f"GET {target} HTTP/1.1\r\n\r\n".encode()
+    head = parse_head(raw, request=True, max_fields=100)
+    assert (head.target.encode("latin-1").decode(), head.marks) == (target, ())
