@@ -3,8 +3,10 @@
 
 Responses answer requests in order (RFC 9112, 9.3.2). A response without a known request gets an
 exchange of its own. When responses were lost, what was asked before the next request counts as
-answered by them, as clients that pipeline are rare. At most ``MAX_WAITING`` requests are
-remembered, the oldest is forgotten first.
+answered by them, as clients that pipeline are rare. That bytes are missing is known when the next
+ones come, so then all but the last request count as answered. At most ``MAX_WAITING`` requests are
+remembered; of the oldest, which are forgotten first, the number stays known, so that answers keep
+their places.
 """
 
 from __future__ import annotations
@@ -33,10 +35,11 @@ class Exchange:
 class Pairing:
     """What both parsers of a connection know of each other."""
 
-    __slots__ = ("count", "extensions", "switch", "unsure", "waiting")
+    __slots__ = ("_forgotten", "count", "extensions", "switch", "unsure", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[Exchange] = deque()
+        self._forgotten = 0  # requests before those that wait, without an answer either
         self.count = 0
         self.unsure = False
         """Whether responses were lost since the last request."""
@@ -49,9 +52,11 @@ class Pairing:
         """Register a request."""
         if self.unsure:
             self.waiting.clear()
+            self._forgotten = 0
             self.unsure = False
         if len(self.waiting) >= MAX_WAITING:
             self.waiting.popleft()
+            self._forgotten += 1
         self.count += 1
         exchange = Exchange(self.count, method)
         self.waiting.append(exchange)
@@ -59,6 +64,11 @@ class Pairing:
 
     def answer(self, *, final: bool) -> Exchange:
         """Return what is answered next, and strike it off the list if this is the end of it."""
+        if self._forgotten:
+            # Nothing else is counted while requests wait, so the numbers before theirs are these.
+            number = self.waiting[0].number - self._forgotten
+            self._forgotten -= final
+            return Exchange(number)
         if not self.waiting:
             self.count += 1
             self.waiting.append(Exchange(self.count))
@@ -67,3 +77,11 @@ class Pairing:
         exchange = self.waiting.popleft()
         exchange.answered = True
         return exchange
+
+    def lose(self, *, missing: bool) -> None:
+        """Note that responses were lost; ``missing`` if bytes are, which is known late."""
+        self.unsure = True
+        if missing:
+            self._forgotten = 0
+            while len(self.waiting) > 1:
+                self.waiting.popleft()

@@ -15,6 +15,8 @@ Rules:
 4. Content that was announced may never come: to HEAD requests which were not seen, and after
    ``Expect`` was answered by a final status. If a whole start line stands in its place, that is
    believed instead.
+5. What a client sends behind a request for another protocol need not be HTTP any more (AHEAD). It
+   waits for the answer, and is read as HTTP if that does not switch.
 
 Invariants: only ProtocolError is raised within and none leaves ``feed`` and ``end``; what is kept
 is a head of at most ``max_head`` bytes and the state of the codings, or what the seeker keeps.
@@ -42,7 +44,7 @@ from .http1_head import (
     refuse_partial,
 )
 from .http1_pairing import Exchange, Pairing
-from .http1_seek import Seeker, cut_method, starts_here
+from .http1_seek import Seeker, begins_later, starts_here
 from .messages import Direction, Head, Mark, Message, MessageComplete, Note, Switched
 
 MAX_HEAD = 1 << 17
@@ -71,6 +73,7 @@ class State(IntEnum):
     UNTIL_CLOSE = 6
     SEEKING = 7
     SWITCHED = 8
+    AHEAD = 9
 
 
 _STATES = {
@@ -78,9 +81,7 @@ _STATES = {
     Ends.BY_CHUNKS: State.CHUNK_SIZE,
     Ends.BY_CLOSE: State.UNTIL_CLOSE,
 }
-
-
-_CONTENT = frozenset((State.LENGTH, State.CHUNK_CONTENT, State.UNTIL_CLOSE))
+_CONTENT = {State.LENGTH, State.CHUNK_CONTENT, State.UNTIL_CLOSE}
 
 
 class Http1Parser:
@@ -129,6 +130,9 @@ class Http1Parser:
             self._gap(gap, out)
         if self._delivery is not None:
             self._delivery.time_ns = time_ns
+        if self.state == State.AHEAD and not self._may_switch:
+            self.state, self._judged = State.HEAD, 0
+            data = self._queue.take(len(self._queue)) + data
         at = losses = 0
         end = len(data)
         while at < end:
@@ -162,6 +166,8 @@ class Http1Parser:
             return self._read_chunk_size(data, at, end)
         if state == State.CHUNK_END:
             return self._read_chunk_end(data, at)
+        if state == State.AHEAD:
+            return self._read_ahead(data, at, end)
         return self._read_trailers(data, at, end, out)
 
     def _recover(self, error: ProtocolError, data: bytes, out: list[Message]) -> bytes:
@@ -176,7 +182,7 @@ class Http1Parser:
         had = len(queue)
         if not had:
             # Empty lines may precede a start line (RFC 9112, 2.2).
-            while data[at] == _CR or data[at] == _LF:
+            while (data[at] == _CR or data[at] == _LF) and not self._may_switch:
                 at += 1
                 if at == end:
                     return end
@@ -212,17 +218,41 @@ class Http1Parser:
         try:
             refuse_partial(raw, request=self._request)
         except ProtocolError:
+            if self._may_switch:
+                self.state = State.AHEAD
+                return
             self._rest = queue.take(len(queue))[1:]
             self._seeker.skipped += 1
             raise
+
+    @property
+    def _may_switch(self) -> bool:
+        """Whether the answer that is awaited may switch to another protocol (rule 5)."""
+        exchange = self._exchange
+        if exchange is None or not self._request or exchange.answered:
+            return False
+        return bool(exchange.upgrade) or exchange.method == "CONNECT"
+
+    def _read_ahead(self, data: bytes, at: int, end: int) -> int:
+        queue = self._queue
+        queue.feed(data[at:])
+        if len(queue) > self._max_head:
+            self._rest = queue.take(len(queue))
+            problem = f"more than {self._max_head} bytes came before the answer to a switch"
+            raise refuse(problem, Mark.LIMITED)
+        return end
 
     def _oversized(self, out: list[Message]) -> None:
         """Show as much of a head as is allowed, and give its message up. Raises ProtocolError."""
         raw = self._queue.take(self._max_head)
         self._rest = self._queue.take(len(self._queue))
         self._judged = 0
-        head = parse_head(raw, request=self._request, max_fields=self._max_fields)
         problem = f"a head of more than {self._max_head} bytes"
+        try:
+            head = parse_head(raw, request=self._request, max_fields=self._max_fields)
+        except ProtocolError:
+            self._seeker.skipped += len(raw)
+            raise refuse(problem, Mark.LIMITED) from None
         self._announce(head, len(raw), (Mark.LIMITED,), problem, out)
         self._complete(out, Mark.LIMITED, problem=problem)
         raise refuse(problem, Mark.LIMITED)
@@ -231,9 +261,13 @@ class Http1Parser:
         """Take a whole head; ``stop`` is where ``data`` goes on behind it."""
         try:
             head = parse_head(raw, request=self._request, max_fields=self._max_fields)
-            if not self._ever and cut_method(head.method):
+            if not self._ever and self._request and begins_later(raw, head.method, head.target):
                 raise refuse("content stands before the request line")
         except ProtocolError:
+            if self._may_switch:
+                self.state = State.AHEAD
+                self._queue.feed(raw)
+                return
             self._rest = raw[1:] + data[stop:]
             self._seeker.skipped += 1
             raise
@@ -314,13 +348,18 @@ class Http1Parser:
             self._pairing.switch = Switched(
                 self._direction, self._time, 0, exchange.number, protocol
             )
-            self._pairing.extensions = head.first("sec-websocket-extensions")
+            # One list, on however many lines it stands (RFC 6455, 9.1).
+            extensions = head.wanted.get("sec-websocket-extensions", ())
+            self._pairing.extensions = ",".join(extensions)
             self.state = State.SWITCHED
 
     def switch(self, out: list[Message]) -> bytes:
         """Read no more, and return what was waiting for the rest of its head."""
         if self._delivery is not None:
             self._complete(out, Mark.UNFINISHED)
+        elif self.state == State.SEEKING:
+            self._seeker.forget()
+            self._tell(out)
         self.state = State.SWITCHED
         return self._queue.take(len(self._queue))
 
@@ -505,7 +544,7 @@ class Http1Parser:
         self._why = why
         self.state = State.SEEKING
         if not self._request and mark is not Mark.JOINED_LATE:
-            self._pairing.unsure = True
+            self._pairing.lose(missing=mark is Mark.GAP)
 
     def _seek(self, data: bytes, out: list[Message]) -> bytes:
         """Return the bytes from the next start line on, or none."""
@@ -531,7 +570,7 @@ class Http1Parser:
         if state == State.SEEKING:
             self._seeker.forget()
             self._tell(out)
-        elif state == State.HEAD:
+        elif state in (State.HEAD, State.AHEAD):
             self._end_head(out)
         elif state == State.UNTIL_CLOSE and not cut:
             self._complete(out)
@@ -547,6 +586,8 @@ class Http1Parser:
             return
         whole = raw[: raw.rfind(b"\n") + 1]
         problem = "the head is not complete"
+        if self.state == State.AHEAD:
+            problem = "these came before the answer to a switch"
         try:
             head = parse_head(whole, request=self._request, max_fields=self._max_fields)
         except ProtocolError:

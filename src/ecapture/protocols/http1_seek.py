@@ -50,12 +50,6 @@ def starts_here(data: bytes, at: int, *, request: bool) -> bool:
     return pattern.match(data, at) is not None
 
 
-def cut_method(method: str) -> bool:
-    """Say whether ``method`` looks like the end of something and a registered method."""
-    match = _METHOD_ENDS[1].search(method.encode("latin-1"))
-    return match is not None and match.start() > 0
-
-
 class Seeker:
     """A search in one direction. ``skipped`` counts what was passed over since it was set to 0."""
 
@@ -136,3 +130,15 @@ class Seeker:
                 return lowest + match.start()
         begins = lowest == 0 and self.skipped == 0 and _METHOD_BEGINS.match(window)
         return 0 if begins else _NO
+
+
+def begins_later(raw: bytes, method: str, target: str) -> bool:
+    """Say whether what was read as a request rather begins within its own start line.
+
+    The end of content may stand before it: then a registered method ends what looks like one, or
+    what looks like a target has spaces, and a start line in it.
+    """
+    match = _METHOD_ENDS[1].search(method.encode("latin-1"))
+    if match is not None and match.start() > 0:
+        return True
+    return " " in target and Seeker(request=True).feed(raw[1:]) is not None

@@ -16,6 +16,7 @@ from ecapture.protocols.messages import (
     Head,
     Mark,
     MessageComplete,
+    Note,
     Opaque,
     ServerEvent,
     Switched,
@@ -135,6 +136,18 @@ def test_lost_responses_are_not_paired_with_later_requests():
     assert short(got)[-4:] == [(Mark.GAP, 500), (2, 200), (2, b"ok"), (2, "end")]
 
 
+def test_a_lost_response_that_is_noticed_late_is_not_the_next_one():
+    # that bytes are missing shows in the offset of the next ones, behind another request
+    got = talk((TO_SERVER, HEAD), (TO_SERVER, GET), (TO_CLIENT, OK, 40))
+    assert short(got)[-4:] == [(Mark.GAP, 40), (2, 200), (2, b"ok"), (2, "end")]
+
+
+def test_more_requests_than_are_remembered_are_answered_in_order():
+    got = talk((TO_SERVER, GET * 1030), (TO_CLIENT, OK * 1030))
+    answers = [m.exchange for m in got if isinstance(m, Head) and m.status]
+    assert answers == list(range(1, 1031))
+
+
 def test_requests_without_answer_are_bounded():
     connection = Http1Connection()
     for number in range(2000):
@@ -235,6 +248,60 @@ def test_an_upgrade_to_h2c_hands_the_rest_on():
         Opaque(TO_CLIENT, 1, 0, 1, b"\0\0\0\4"),
         Opaque(TO_SERVER, 2, 0, 1, b"PRI * HTTP"),
     ]
+
+
+def test_what_extensions_were_agreed_on_may_stand_on_several_lines():
+    asked = b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"
+    answer = (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Extensions: other\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    )
+    # the example of RFC 7692, 7.2.3.1
+    got = talk((TO_SERVER, asked), (TO_CLIENT, answer + b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00"))
+    assert (got[-1].data, got[-1].marks) == (b"Hello", ())
+
+
+ASKING = b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+EARLY = b"\x81\x85\0\0\0\0he\n\no\x82\x81\0\0\0\0!"
+
+
+@pytest.mark.parametrize("step", [1, 7, 100])
+def test_what_is_sent_before_the_answer_to_an_upgrade_is_of_the_new_protocol(step):
+    early = [(TO_SERVER, piece) for piece in cut(EARLY, step)]
+    got = talk((TO_SERVER, ASKING), *early, (TO_CLIENT, SWITCHING))
+    assert [m.data for m in got if isinstance(m, WebSocketMessage)] == [b"he\n\no", b"!"]
+    assert not [m for m in got if isinstance(m, Note)]
+
+
+@pytest.mark.parametrize("step", [1, 100])
+def test_what_is_sent_before_the_answer_to_connect_is_in_the_tunnel(step):
+    connect = b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n"
+    early = [(TO_SERVER, piece) for piece in cut(b"\r\n\x16\x03", step)]
+    got = talk((TO_SERVER, connect), *early, (TO_CLIENT, b"HTTP/1.1 200 OK\r\n\r\n"))
+    assert got[-1] == Opaque(TO_SERVER, len(early) + 1, 0, 1, b"\r\n\x16\x03")
+
+
+def test_what_is_sent_before_a_refusal_is_read_as_http():
+    got = talk((TO_SERVER, ASKING), (TO_SERVER, b"\r\n" + GET[:9]), (TO_CLIENT, OK),
+               (TO_SERVER, GET[9:]), (TO_CLIENT, OK))  # fmt: skip
+    assert short(got)[2:] == [
+        (1, 200), (1, b"ok"), (1, "end"), (2, "/a"), (2, "end"), (2, 200), (2, b"ok"), (2, "end"),
+    ]  # fmt: skip
+    got = talk((TO_SERVER, ASKING), (TO_SERVER, EARLY), (TO_CLIENT, OK), (TO_SERVER, GET))
+    assert short(got)[-3:] == [(Mark.MALFORMED, len(EARLY)), (2, "/a"), (2, "end")]
+    got = talk((TO_SERVER, ASKING), (TO_SERVER, EARLY))
+    assert short(got)[-1] == (Mark.UNFINISHED, len(EARLY))
+
+
+def test_too_much_before_an_answer_and_gaps_in_it_are_counted():
+    early = b"\x16" * 3000
+    got = talk((TO_SERVER, ASKING), (TO_SERVER, early), (TO_CLIENT, SWITCHING), max_head=2000)
+    assert [(m.mark, m.size) for m in got if isinstance(m, Note)] == [(Mark.LIMITED, 3000)]
+    got = talk(
+        (TO_SERVER, ASKING), (TO_SERVER, early), (TO_SERVER, early, 9), (TO_CLIENT, SWITCHING)
+    )
+    assert [(m.mark, m.size) for m in got if isinstance(m, Note)] == [(Mark.GAP, 6009)]
 
 
 def test_an_upgrade_that_is_ignored_stays_http():

@@ -35,4 +35,23 @@ def test_what_waits_is_bounded():
     for _ in range(MAX_WAITING + 5):
         pairing.ask("GET")
     assert len(pairing.waiting) == MAX_WAITING
-    assert pairing.answer(final=True).number == 6
+
+
+def test_what_was_forgotten_keeps_its_place():
+    pairing = Pairing()
+    for _ in range(MAX_WAITING + 2):
+        pairing.ask("GET")
+    answers = [pairing.answer(final=final) for final in (False, True, True, True)]
+    assert [answer.number for answer in answers] == [1, 1, 2, 3]
+    assert [answer.method for answer in answers] == ["", "", "", "GET"]
+    pairing.lose(missing=False)
+    assert pairing.answer(final=True).number == 4
+    assert pairing.ask("GET") is pairing.answer(final=True)
+
+
+def test_where_bytes_are_missing_the_last_request_is_answered():
+    pairing = Pairing()
+    pairing.ask("HEAD")
+    last = pairing.ask("GET")
+    pairing.lose(missing=True)
+    assert pairing.answer(final=True) is last

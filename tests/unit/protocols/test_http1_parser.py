@@ -215,3 +215,18 @@ def test_no_input_takes_more_time_than_its_length_allows(piece, direction, begun
         began = time.process_time()
         say(data, step, direction)
         assert time.process_time() - began < 20.0
+
+
+@pytest.mark.parametrize("step", [1000, 1 << 20])
+def test_a_start_line_that_is_too_long_is_counted(step):
+    long = b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    got = say(long + GET, step, max_head=5000)
+    assert short(got) == [(Mark.LIMITED, len(long)), (1, "/a"), (1, "end")]
+
+
+def test_a_request_behind_the_end_of_a_text_is_no_target():
+    for piece in (b"and so on.", b"and so on HTTP/1.1 "):
+        got = talk((TO_SERVER, piece), (TO_SERVER, GET))
+        assert short(got) == [(Mark.JOINED_LATE, len(piece)), (1, "/a"), (1, "end")]
+    got = talk((TO_SERVER, b"GET /a b HTTP/1.1\r\n\r\n"))
+    assert short(got) == [(1, "/a b", Mark.MALFORMED), (1, "end")]
