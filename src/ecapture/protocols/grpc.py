@@ -12,6 +12,8 @@ comes and gives a ``GrpcMessage`` out whenever one is whole.
 3. A stream that was joined late, or where octets are missing beyond the end of a message, is read
    again from the first piece of content that consists of whole messages: programs write a message
    from the start of a DATA frame. What is passed over is counted in ``passed``.
+4. Where frames may be missing, of this stream or of another, messages go on and are marked, until
+   one ends where a piece of content does. A piece of whole messages ends what was begun before.
 
 gRPC-Web is not split: its last message is of another kind, and it may be in base64.
 """
@@ -104,6 +106,7 @@ class MessageSplitter:
     __slots__ = (
         "_data",
         "_direction",
+        "_doubt",
         "_encoding",
         "_flag",
         "_left",
@@ -136,6 +139,7 @@ class MessageSplitter:
         self._encoding = codings_of((encoding,))
         self._message_limit = message_limit
         self._lost = joined_late
+        self._doubt: Mark | None = None  # why octets may be missing
         self._prefix = b""
         self._left = -1  # octets of the message to come; -1 before its prefix is whole
         self._size = 0
@@ -160,13 +164,13 @@ class MessageSplitter:
 
     def feed(self, piece: bytes, time_ns: int) -> list[GrpcMessage]:
         """Take the next content and return the messages that it completes."""
-        self.size += len(piece)
-        if self._lost:
-            if not whole_messages(piece):
-                self.passed += len(piece)
-                return []
-            self._lost = False
         messages: list[GrpcMessage] = []
+        self.size += len(piece)
+        if self._lost or self._doubt is not None:
+            messages += self._recover(piece, time_ns)
+            if self._lost:
+                self.passed += len(piece)
+                return messages
         at = 0
         end = len(piece)
         while at < end:
@@ -187,7 +191,22 @@ class MessageSplitter:
                 self._left -= here
             if not self._left:
                 messages.append(self._end(time_ns))
+        if not self.within:
+            self._doubt = None
         return messages
+
+    def _recover(self, piece: bytes, time_ns: int) -> list[GrpcMessage]:
+        # A piece of whole messages is where the next one begins.
+        if not whole_messages(piece):
+            return []
+        messages = self.gap(0, time_ns)
+        self._lost = False
+        self._doubt = None
+        return messages
+
+    def doubt(self, mark: Mark) -> None:
+        """Note that octets may be missing here, and why."""
+        self._doubt = mark
 
     def gap(self, size: int, time_ns: int) -> list[GrpcMessage]:
         """Note ``size`` missing octets, and return the messages that are at an end thereby."""
@@ -256,6 +275,12 @@ class MessageSplitter:
         if mark is not None and mark not in marks:
             marks += (mark,)
             problem = problem or f"{arrived} of {self._size} bytes"
+        if self._doubt is not None and self._doubt not in marks:
+            marks += (self._doubt,)
+            problem = problem or "frames may be missing"
+        if self._flag == _COMPRESSED and not self._encoding:
+            marks += (Mark.UNDECODED,)
+            problem = problem or "no coding was named, shown as sent"
         message = GrpcMessage(
             self._direction,
             time_ns,

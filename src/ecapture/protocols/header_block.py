@@ -117,7 +117,7 @@ class HeaderDecoder:
 
     @property
     def complete(self) -> bool:
-        """Whether every insertion into the table was seen."""
+        """Whether every insertion into the table was seen, and all of the table is kept."""
         return self._complete
 
     @property
@@ -231,6 +231,8 @@ class HeaderDecoder:
     def _resize(self, size: int) -> None:
         self._limit = min(size, self._table_limit)
         self._shrink()
+        if size > self._table_limit:  # the encoder may refer to more than is kept here
+            self._complete = False
         if not size:  # whatever was there is gone, so nothing is unknown any more
             self._complete = True
 

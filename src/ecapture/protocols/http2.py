@@ -151,6 +151,8 @@ class Http2Connection:
             if passed := self._frames[direction].end():
                 mark = blocks.missed or Mark.MALFORMED
                 self._note(direction, 0, mark, "passed over, no frame was found", passed)
+            if left := self._frames[direction].unfinished:
+                self._note(direction, 0, Mark.UNFINISHED, "the frame has no end", left)
         for number in tuple(self._streams):
             self._drop(number, Mark.UNFINISHED, "")
         return out
@@ -196,12 +198,11 @@ class Http2Connection:
     def _lost(self, direction: int, frame: Frame) -> None:
         mark = Mark.MALFORMED if frame.payload else Mark.GAP
         self._blocks[direction].miss(mark)
-        for stream in self._streams.values():
-            half = stream.halves[direction]
-            if half.begun and not half.done:
-                half.say(mark, "frames may be missing")
         detail = frame.payload.decode("latin-1") or "frames may be missing"
         self._note(direction, 0, mark, detail, frame.length)
+        speaker = self._speaker(direction)
+        for number, stream in self._streams.items():
+            stream.halves[direction].doubt(mark, speaker, self._now, number, self._out)
 
     def _found(self, direction: int, frame: Frame) -> None:
         if frame.length:
@@ -222,6 +223,9 @@ class Http2Connection:
         number = frame.stream
         half = self._half(direction, number)
         if half is None:
+            if frame.payload and number in self._streams:
+                detail = "DATA after the end of the message"
+                self._note(direction, number, Mark.MALFORMED, detail, len(frame.payload))
             return
         if frame.payload:
             half.feed(frame.payload, self._speaker(direction), self._now, number, self._out)
@@ -242,6 +246,9 @@ class Http2Connection:
 
     def _go_away(self, direction: int, frame: Frame) -> None:
         payload = frame.payload
+        if len(payload) < 8:  # what tells of it is missing
+            self._note(direction, 0, Mark.ABANDONED, "GOAWAY ?")
+            return
         last = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
         detail = f"GOAWAY {error_name(int.from_bytes(payload[4:8], 'big'))}, last stream {last}"
         if debug := payload[8:].decode("utf-8", "backslashreplace"):

@@ -247,7 +247,8 @@ class BlockReader:
         # What the block lacks, said once where it concerns the connection.
         marks: tuple[Mark, ...] = ()
         if decoded.unknown:
-            mark = self.missed or Mark.MALFORMED
+            # A table is incomplete because blocks were missed, or larger than what is kept of it.
+            mark = self.missed or (Mark.MALFORMED if self._decoder.complete else Mark.LIMITED)
             marks += (mark,)
             if self.missed is not None and not self._said:
                 self._said = True

@@ -194,6 +194,14 @@ class FrameReader:
         """Whether it is unknown where the next frame begins."""
         return self._hunting
 
+    @property
+    def unfinished(self) -> int:
+        """How many octets have come of a frame that nothing was given out of."""
+        if self._hunting:
+            return 0
+        header = _HEADER_SIZE if self._kind in _BLOCK_KINDS else 0
+        return len(self._pending) + header + len(self._payload)
+
     def feed(self, data: bytes, gap: int = 0) -> list[Frame]:
         """Read on. ``gap`` octets before ``data`` are missing, an unknown number where negative."""
         frames: list[Frame] = []
@@ -225,7 +233,9 @@ class FrameReader:
 
     def end(self) -> int:
         """End the direction; return how many octets were hunted through in vain."""
-        passed = self._passed + len(self._pending) if self._hunting else 0
+        if not self._hunting:
+            return 0
+        passed = self._passed + len(self._pending)
         self._pending.clear()
         self._passed = 0
         return passed
@@ -265,7 +275,10 @@ class FrameReader:
                     frames.append(Frame(Kind.HOLE, 0, self._stream, hole, b"", whole=False))
                 if not self._left:
                     self._end_data(b"", frames)
-            elif not self._left:
+                return
+            if self._kind == Kind.GOAWAY:  # of which the beginning counts
+                self._kept = max(len(self._payload), 1)
+            if not self._left:
                 self._end_payload(frames)
             return
         else:

@@ -121,7 +121,9 @@ class Half:
                 self._grpc = is_grpc(value)
                 if value.lower().startswith(_EVENT_STREAM) and head.kind == "response":
                     self._event_stream = EventStreamParser(
-                        direction=head.direction, stream=head.stream
+                        direction=head.direction,
+                        stream=head.stream,
+                        event_limit=self._readers.limits.body,
                     )
             elif name == "content-length":
                 self._length = int(value) if _LENGTH.fullmatch(value) else 0
@@ -186,6 +188,22 @@ class Half:
                 out += self._event_stream.feed(b"", time_ns, gap=1)
         elif self._splitter is not None:
             out += self._splitter.gap(size, time_ns)
+
+    def doubt(
+        self, mark: Mark, direction: Direction, time_ns: int, stream: int, out: list[Message]
+    ) -> None:
+        """Note that frames may be missing, of this stream or of another."""
+        if self.tunnel and self.websocket is not None:
+            out += self.websocket.feed(direction, b"", time_ns, -1)
+        if not self.begun or self.done:
+            return
+        self.say(mark, "frames may be missing")
+        if self._grpc and self._splitter is None:
+            self._choose(b"", direction, stream)
+        if self._splitter is not None:
+            self._splitter.doubt(mark)
+        if self._event_stream is not None:
+            self._event_stream.doubt()
 
     def end(self, direction: Direction, time_ns: int, stream: int, out: list[Message]) -> None:
         """Give the end of the message out, unless that was done, or it never began."""

@@ -63,6 +63,7 @@ class EventStreamParser:
             self._tail.clear()
             self._after_cr = False
             self._begun = True
+            self._last_id = ""
             self._mark(Mark.GAP)
         if self._after_cr and data:
             self._after_cr = False
@@ -90,6 +91,10 @@ class EventStreamParser:
                     events.append(event)
         return events
 
+    def doubt(self) -> None:
+        """Note that bytes may be missing here."""
+        self._mark(Mark.GAP)
+
     def _keep(self, line: bytes) -> None:
         room = self._limit - len(self._tail)
         if len(line) > room:
@@ -105,7 +110,9 @@ class EventStreamParser:
             text = line.decode()
         except UnicodeDecodeError:
             text = line.decode(errors="replace")
-            self._mark(Mark.MALFORMED)
+            # A gap or a limit may go through a character, which then is no fault of the sender's.
+            if not self._marks:
+                self._mark(Mark.MALFORMED)
         name, _, value = text.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
@@ -121,7 +128,13 @@ class EventStreamParser:
         elif name == "id" and "\0" not in value:
             self._last_id = value
         elif name == "retry" and value.isascii() and value.isdigit():
-            self._retry = int(value[:_MAX_RETRY_DIGITS])
+            self._wait(value)
+
+    def _wait(self, digits: str) -> None:
+        if len(digits) > _MAX_RETRY_DIGITS:
+            self._mark(Mark.LIMITED)
+        else:
+            self._retry = int(digits)
 
     def _dispatch(self, time_ns: int) -> ServerEvent | None:
         event = None
@@ -145,6 +158,7 @@ class EventStreamParser:
 
     def end(self, time_ns: int) -> list[ServerEvent]:
         """Say that the stream ended; an event without its empty line is returned, marked so."""
+        self._mark(Mark.UNFINISHED)
         if self._tail:
             line = bytes(self._tail)
             self._tail.clear()
@@ -152,6 +166,5 @@ class EventStreamParser:
         if not self._lines:
             self._clear()
             return []
-        self._mark(Mark.UNFINISHED)
         event = self._dispatch(time_ns)
         return [event] if event is not None else []

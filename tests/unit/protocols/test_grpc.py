@@ -269,3 +269,29 @@ def test_a_call_that_is_not_what_it_says() -> None:
     assert (1, UP) not in heard.grpc
     assert heard.end(1, UP).marks == (Mark.MALFORMED,)
     assert heard.end(1, UP).problem == "23 bytes are of no gRPC message"
+
+
+def test_where_frames_may_be_missing_messages_are_marked() -> None:
+    split = splitter()
+    assert split.feed(prefixed(b"abcdefgh")[:8], 1) == []
+    split.doubt(Mark.GAP)
+    (message,) = split.feed(b"defgh", 1)
+    assert (message.data, message.marks) == (b"abcdefgh", (Mark.GAP,))
+    assert message.problem == "frames may be missing"
+    assert split.feed(prefixed(b"next"), 1)[0].marks == ()
+
+
+def test_whole_messages_end_what_lost_its_end() -> None:
+    split = splitter()
+    assert split.feed(prefixed(b"abcdefgh")[:8], 1) == []
+    split.doubt(Mark.GAP)
+    cut, *rest = split.feed(prefixed(b"one") + prefixed(b"two"), 1)
+    assert (cut.data, cut.size, cut.marks) == (b"abc", 8, (Mark.GAP,))
+    assert [(message.data, message.marks) for message in rest] == [(b"one", ()), (b"two", ())]
+    assert split.passed == 0
+
+
+def test_what_is_compressed_by_nothing_that_was_named_is_marked() -> None:
+    (message,) = splitter().feed(prefixed(gzip.compress(b"hello"), 1), 1)
+    assert message.data == gzip.compress(b"hello")
+    assert message.marks == (Mark.UNDECODED,)

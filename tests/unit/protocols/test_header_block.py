@@ -143,3 +143,14 @@ def test_a_table_of_any_announced_size_is_bounded() -> None:
     newest, oldest = decoder.decode(b"\xbe\xff\x00").fields
     assert newest == ("99", "v" * 10)
     assert oldest == (UNKNOWN, UNKNOWN)
+
+
+def test_what_is_behind_the_kept_part_of_a_larger_table_is_no_fault() -> None:
+    encoder = hpack.Encoder()
+    encoder.header_table_size = 1 << 20
+    old = [("x-old", "1" * 20)]
+    block = encoder.encode(old + [(f"x-{number}", "v" * 1000) for number in range(100)])
+    decoder = HeaderDecoder()
+    assert decoder.decode(block).unknown == 0
+    assert not decoder.complete
+    assert decoder.decode(encoder.encode(old)) == ([(UNKNOWN, UNKNOWN)], 1, False, "")

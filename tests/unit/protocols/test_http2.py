@@ -646,3 +646,50 @@ def test_a_reset_of_nothing_and_many_ended_streams() -> None:
         connection.feed(SERVER, frame(4, 0, 0) + frame(1, 5, stream, b"\x88"), 1)
     assert connection.open_streams == 0
     assert not connection.feed(SERVER, frame(0, 1, 2001, b"straggler"), 1)
+
+
+def test_a_message_is_not_made_of_what_stands_around_a_gap() -> None:
+    peers = Peers()
+    peers.ask(1, "/a/b", content_type="application/grpc")
+    peers.answer(1, b"\0\0\0\0\x0aAAAAA", end=False, content_type="application/grpc")
+    connection = Http2Connection()
+    messages = [m for who, octets in peers.spoken for m in connection.feed(who, octets, 1)]
+    rest = frame(0, 0, 1, b"\0\0\0\0\3abc") + frame(0, 0, 1, b"\0\0\0\0\3def")
+    heard = Heard(messages + connection.feed(SERVER, rest, 2, gap=14))
+    assert [(message.data, message.marks) for message in heard.grpc[1, DOWN]] == [
+        (b"AAAAA", (Mark.GAP,)),
+        (b"abc", ()),
+        (b"def", ()),
+    ]
+
+
+def test_data_behind_the_end_of_a_message_is_said() -> None:
+    peers = Peers()
+    peers.ask(1)
+    peers.spoken.append((CLIENT, frame(0, 0, 1, b"smuggled")))
+    heard = hear(peers.spoken)
+    assert heard.body(1, UP) == b""
+    (note,) = heard.notes
+    assert (note.stream, note.mark, note.size) == (1, Mark.MALFORMED, 8)
+    assert note.detail == "DATA after the end of the message"
+
+
+def test_a_head_whose_frame_has_no_end_is_said() -> None:
+    peers = Peers()
+    peers.ask(1)
+    (who, octets) = peers.spoken[-1]
+    assert who == CLIENT
+    heard = hear([*peers.spoken[:-1], (who, octets[:-3])], ended=True)
+    assert heard.heads == {}
+    (note,) = heard.notes
+    assert (note.mark, note.size) == (Mark.UNFINISHED, len(octets) - 3)
+
+
+@pytest.mark.parametrize("gap", [1, 4, 8])
+def test_nothing_is_told_of_a_goaway_but_what_is_there(gap: int) -> None:
+    octets = PREFACE + frame(4, 0, 0) + frame(7, 0, 0, b"\0\0\0\5\0\0\0\1why not")
+    connection = Http2Connection()
+    head = len(octets) - 15
+    messages = connection.feed(CLIENT, octets[:head], 1)
+    messages += connection.feed(CLIENT, octets[head + gap :], 1, gap=gap)
+    assert [note.detail for note in Heard(messages).notes] == ["GOAWAY ?"]

@@ -115,3 +115,15 @@ def test_a_list_beyond_the_limit_is_marked() -> None:
     block = BlockReader(100).feed(part(HEADERS, END_HEADERS, b"\x82" * 5))
     assert block is not None
     assert block.marks == (Mark.LIMITED,)
+
+
+def test_a_table_that_is_larger_than_what_is_kept_is_a_limit() -> None:
+    encoder = hpack.Encoder()
+    encoder.header_table_size = 1 << 20
+    old = [("x-old", "1" * 20)]
+    block = encoder.encode(old + [(f"x-{number}", "v" * 1000) for number in range(100)])
+    reader = BlockReader(1 << 18)
+    for octets, marks in ((block, ()), (encoder.encode(old), (Mark.LIMITED,))):
+        found = reader.feed(part(HEADERS, END_HEADERS, octets))
+        assert found is not None
+        assert found.marks == marks

@@ -294,3 +294,16 @@ def test_begins_with_frames() -> None:
     assert begins_with_frames(b"GET / HTTP/1.1\r\n") is False
     assert begins_with_frames(b"") is None
     assert begins_with_frames(frame(7, 0, 0, bytes(3))) is False
+
+
+@pytest.mark.parametrize(
+    ("octets", "size"),
+    [(PREFACE[:10], 10), (PREFACE + b"\0\0", 2), (PREFACE + frame(1, 4, 1, bytes(9))[:-3], 15),
+     (PREFACE + frame(0, 0, 1, bytes(9))[:-3], 0), (PREFACE + frame(6, 0, 0, bytes(8)), 0)],
+)  # fmt: skip
+def test_what_has_begun_is_counted(octets: bytes, size: int) -> None:
+    for pieces in ([octets], octet_by_octet(octets)):
+        reader = FrameReader()
+        for piece in pieces:
+            reader.feed(piece)
+        assert reader.unfinished == size

@@ -189,6 +189,47 @@ def test_what_is_missing_from_events_messages_and_web_sockets() -> None:
     assert texts[-1].data == b"b"
 
 
+def test_events_are_kept_up_to_the_limit_of_content() -> None:
+    out: list[Message] = []
+    half = Half(Readers(ContentLimits(body=4)))
+    half.begin(Head(DOWN, 1, 1, kind="response", fields=(("content-type", "text/event-stream"),)))
+    half.feed(b"data:abcdefgh\n\n", DOWN, 2, 1, out)
+    (event,) = [message for message in out if isinstance(message, ServerEvent)]
+    assert (len(event.data) <= 4, event.marks) == (True, (Mark.LIMITED,))
+
+
+def test_what_may_be_missing_marks_events_messages_and_web_sockets() -> None:
+    out: list[Message] = []
+    half = begun(content_type="text/event-stream")
+    half.feed(b"data: one\n", DOWN, 2, 1, out)
+    half.doubt(Mark.GAP, DOWN, 2, 1, out)
+    half.feed(b"data: two\n\ndata: three\n\n", DOWN, 2, 1, out)
+    events = [message for message in out if isinstance(message, ServerEvent)]
+    assert [(event.data, event.marks) for event in events] == [
+        ("one\ntwo", (Mark.GAP,)),
+        ("three", ()),
+    ]
+    out.clear()
+    half = begun(content_type="application/grpc")
+    half.doubt(Mark.GAP, DOWN, 2, 1, out)
+    half.feed(b"\0\0\0\0\3ab", DOWN, 2, 1, out)
+    half.feed(b"c", DOWN, 2, 1, out)
+    half.end(DOWN, 3, 1, out)
+    message, end = out
+    assert isinstance(message, GrpcMessage)
+    assert isinstance(end, MessageComplete)
+    assert (message.data, message.marks, end.marks) == (b"abc", (Mark.GAP,), (Mark.GAP,))
+    out.clear()
+    half = begun()
+    half.tunnel = half.done = True
+    half.websocket = WebSocketConnection(stream=1)
+    half.feed(b"\x81\x03a", DOWN, 2, 1, out)
+    half.doubt(Mark.GAP, DOWN, 2, 1, out)
+    half.feed(b"\x81\x01b", DOWN, 2, 1, out)
+    texts = [(message.data, message.marks) for message in out]  # type: ignore[attr-defined]
+    assert texts == [(b"a", (Mark.GAP, Mark.UNFINISHED)), (b"b", ())]
+
+
 def test_a_stream_is_grpc_if_either_half_is() -> None:
     stream = Stream(Readers(ContentLimits()))
     assert not stream.grpc

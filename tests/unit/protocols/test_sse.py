@@ -144,3 +144,23 @@ def test_agrees_with_httpx_sse(events, step):
     said = EventSource(httpx.Response(200, headers=kind, content=stream)).iter_sse()
     heard = read([stream[i : i + step] for i in range(0, len(stream), step)])
     assert [(e.event, e.data, e.last_id) for e in heard] == [(e.event, e.data, e.id) for e in said]
+
+
+def test_behind_a_gap_the_identifier_is_not_known():
+    parser = EventStreamParser()
+    (first,) = parser.feed(b"id: 1\ndata: one\n\n", 0)
+    (second,) = parser.feed(b"data: two\n\n", 0, gap=9)
+    assert (first.last_id, second.last_id) == ("1", "")
+
+
+def test_a_time_that_is_too_long_is_not_shortened():
+    (event,) = read([b"retry: 12345678901234567890\n\n"])
+    assert (event.retry_ms, event.marks) == (-1, (Mark.LIMITED,))
+
+
+def test_a_character_without_its_end_is_no_fault_of_the_senders():
+    (event,) = read([b"data: half \xc3"])
+    assert (event.data, event.marks) == ("half \ufffd", (Mark.UNFINISHED,))
+    line = "data: éé".encode()
+    (event,) = read([line[:7], line[7:] + b"\n\n"], event_limit=9)
+    assert event.marks == (Mark.LIMITED,)
