@@ -50,6 +50,9 @@ _SEEK_EDGES = 64
 _MAX_LOSSES = 8
 """How often in one piece a place is sought before the rest of the piece is passed over."""
 
+_NOT_ALL = frozenset((Mark.GAP, Mark.JOINED_LATE, Mark.UNFINISHED))
+"""Where bytes of a message are not there, or made up, its text is not judged."""
+
 Kind = Literal["text", "binary", "close", "ping", "pong", "unknown"]
 _KINDS: dict[int, Kind] = {
     CONTINUATION: "unknown",
@@ -178,6 +181,12 @@ class WebSocketParser:
             if self._skipped:
                 out.append(self._note(time_ns))
                 self._skipped = 0
+        elif self._pending:
+            direction, stream, exchange = self._who
+            size = len(self._pending)
+            self._pending.clear()
+            detail = "the header of a frame is not complete"
+            out.append(Note(direction, time_ns, stream, exchange, Mark.UNFINISHED, detail, size))
         self._abandon(time_ns, out, Mark.UNFINISHED, "")
         return out
 
@@ -197,7 +206,7 @@ class WebSocketParser:
                 if not message.compressed:
                     message.decoded += gap
                 message.stopped = message.compressed
-            if self._inflater is not None:
+            if message is not None and message.compressed and self._inflater is not None:
                 self._inflater.forget(seen=False)
             self._left -= gap
             if not self._left:
@@ -388,7 +397,7 @@ class WebSocketParser:
             else:
                 code = int.from_bytes(data[:2], "big")
                 data = data[2:]
-        if message.kind in {"text", "close"}:
+        if message.kind in {"text", "close"} and _NOT_ALL.isdisjoint(message.marks):
             try:
                 data.decode()
             except UnicodeDecodeError as error:

@@ -294,3 +294,36 @@ def test_a_connection_keeps_its_directions_apart():
     assert (answer.data, answer.direction, answer.exchange) == (b"answer", TO_CLIENT, 3)
     assert (question.data, question.direction, question.time_ns) == (b"question", TO_SERVER, 3)
     assert connection.end(4) == []
+
+
+@pytest.mark.parametrize("cut", [b"\x01\x01\xc3", frame(1, "é".encode())[:3]])
+def test_a_character_whose_end_did_not_come_is_no_fault(cut):
+    (message,) = read([cut])
+    assert (message.data, message.marks) == (b"\xc3", (Mark.UNFINISHED,))
+
+
+def test_a_character_with_a_hole_is_no_fault():
+    parser = WebSocketParser(TO_CLIENT)
+    data = frame(1, "aaéaaaaa".encode())
+    got = parser.feed(data[:5], 0) + parser.feed(data[6:], 0, gap=1)
+    assert [(m.data, m.marks) for m in got] == [(b"aa\xc3aaaaa", (Mark.GAP,))]
+
+
+def test_a_gap_in_what_is_not_compressed_costs_no_history():
+    packer = zlib.compressobj(wbits=-15)
+    first, second = (
+        (packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        for text in (b"hello hello hello", b"hello hello hello again")
+    )
+    parser = WebSocketParser(TO_CLIENT, deflate=Deflate())
+    parser.feed(frame(1, first, rsv=4) + frame(2, b"plain")[:3], 0)
+    got = parser.feed(b"in" + frame(1, second, rsv=4), 0, gap=2)
+    assert [(m.data, m.marks) for m in got] == [
+        (b"pin", (Mark.GAP,)),
+        (b"hello hello hello again", ()),
+    ]
+
+
+def test_a_header_without_its_end_is_said():
+    (note,) = read([b"\x81\x7e\x01"])
+    assert (note.mark, note.size) == (Mark.UNFINISHED, 3)
