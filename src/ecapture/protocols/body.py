@@ -320,20 +320,22 @@ class ContentReader:
                 break
             known.append(coding)
         sink: Sink = self._accept
-        for coding in reversed(known):
+        undone = len(known)
+        for place in reversed(range(len(known))):
+            coding = known[place]
             try:
                 decoder = _DECODERS[coding](coding, sink)
             except _Unavailable as reason:
                 # What is inside of it can be undone no more either.
                 self._say(Mark.UNDECODED, f"{coding}: {reason}")
-                known = known[: known.index(coding)]
+                undone = place
                 self._chain.clear()
                 sink = self._accept
                 continue
             self._chain.insert(0, decoder)
-            sink = self._metered(decoder.feed) if coding is not known[0] else decoder.feed
+            sink = self._metered(decoder.feed) if place else decoder.feed
         if self._chain:
-            self.codings = tuple(known)
+            self.codings = tuple(known[:undone])
             self._first = sink
 
     @property
@@ -429,12 +431,13 @@ class ContentReader:
             self.decoded_size += size
 
     def gap(self, size: int) -> None:
-        """Note ``size`` bytes that are missing here. No coding can be followed across them."""
+        """Note ``size`` bytes missing here (0: some). No coding can be followed across them."""
         self.size += size
+        missing = f"{size} bytes missing" if size else "bytes missing"
         if self._first is not None:
-            self._stop(Mark.GAP, f"{size} bytes missing, decoded up to there")
+            self._stop(Mark.GAP, f"{missing}, decoded up to there")
         else:
-            self._say(Mark.GAP, f"{size} bytes missing")
+            self._say(Mark.GAP, missing)
             if not self.codings:
                 self.decoded_size += size
 

@@ -2,6 +2,7 @@
 import builtins
 import gc
 import gzip
+import sys
 import tracemalloc
 import zlib
 
@@ -251,3 +252,17 @@ def test_nothing_escapes(coding, garbage, step):
         out, reader = read((coding,), split(sent, step))
         assert reader.size == len(sent)
         assert len(out) == reader.kept <= reader.decoded_size
+
+
+@pytest.mark.parametrize("codings", [("br", "br"), ("br", "gzip", "br"), ("gzip", "br", "br")])
+def test_a_library_that_is_missing_twice_is_said(monkeypatch, codings):
+    monkeypatch.setitem(sys.modules, "brotli", None)
+    known = codings[: codings.index("br")]
+    out, reader = read(codings, [gzip.compress(b"abc") if known else b"abc"])
+    assert (out, reader.codings, reader.marks) == (b"abc", known, (Mark.UNDECODED,))
+
+
+def test_a_gap_of_unknown_size_is_not_called_nothing():
+    reader = ContentReader()
+    reader.gap(0)
+    assert (reader.size, reader.marks, reader.problem) == (0, (Mark.GAP,), "bytes missing")
