@@ -15,6 +15,7 @@ import struct
 from typing import Final, NamedTuple
 
 from ecapture.errors import ProtocolError
+from ecapture.protocols.single import shortest
 
 _PROTOCOL: Final = "mysql"
 _HEAD: Final = 5  # flags and the number of iterations, which is always 1
@@ -25,6 +26,7 @@ _TEXTS: Final = {0, 15, 245, 246, 247, 248, 253, 254}
 _BYTES: Final = {16, 249, 250, 251, 252, 255}
 _DATES: Final = {7, 10, 12}
 _TIME: Final = 11
+_FLOAT: Final = 4
 _ENDS: Final = "ends within a value"
 
 
@@ -91,7 +93,8 @@ def _value(packet: bytes, at: int, kind: int, *, unsigned: bool) -> tuple[str, i
     if kind in _FIXED:
         code = "<" + _FIXED[kind][unsigned]
         end = at + struct.calcsize(code)
-        return str(struct.unpack(code, _taken(packet, at, end))[0]), end
+        number = struct.unpack(code, _taken(packet, at, end))[0]
+        return shortest(number) if kind == _FLOAT else str(number), end
     if kind in _DATES or kind == _TIME:
         length = _taken(packet, at, at + 1)[0]
         fields = _taken(packet, at + 1, at + 1 + length)

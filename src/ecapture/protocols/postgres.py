@@ -45,6 +45,7 @@ class MessageReader:
         self._limit = limit
         self._kinds = kinds
         self._waiting = b""
+        self._full = False  # more came of what waits than is kept
         self._lost = True  # until the first boundary
 
     @property
@@ -75,6 +76,7 @@ class MessageReader:
         if at < size:
             # what exceeds the limit is not waited for: the message ends at the next boundary
             self._waiting = data[at : at + self._limit]
+            self._full = size - at > self._limit
             if cut:
                 self._cut(found)
                 self._lost = True
@@ -85,6 +87,8 @@ class MessageReader:
         if boundary:
             self._cut(found)
             self._lost = False
+        elif self._full:
+            return _NOTHING
         elif self._waiting:
             data = self._waiting + data
             self._waiting = _NOTHING
@@ -93,10 +97,12 @@ class MessageReader:
     def forget(self) -> None:
         """Bytes are missing: skip what follows up to the next boundary."""
         self._waiting = _NOTHING
+        self._full = False
         self._lost = True
 
     def _cut(self, found: list[Message]) -> None:
         waiting, self._waiting = self._waiting, _NOTHING
+        self._full = False
         head = 5 if waiting[:1] > b"\0" else 4
         if len(waiting) >= head and waiting[0] in self._kinds:
             length = int.from_bytes(waiting[head - 4 : head], "big") - 4

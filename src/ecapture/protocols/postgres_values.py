@@ -13,8 +13,11 @@ import math
 import struct
 import uuid
 from collections.abc import Callable
+from decimal import Decimal
 from ipaddress import ip_address
 from typing import Final
+
+from ecapture.protocols.single import shortest
 
 Reader = Callable[[bytes], str]
 
@@ -28,7 +31,8 @@ _ARRAYS: Final = {
 }  # fmt: skip
 _MAXIMUM_DIMENSIONS: Final = 6  # MAXDIM
 _MAXIMUM_DIGITS: Final = 40_000
-_PLAIN: Final = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-.:+ ")
+_QUOTED: Final = frozenset('"\\{}, \t\n\r\v\f')
+"""Characters for which an element of an array stands in quotes (array_out)."""
 
 
 def parameter_text(raw: bytes, *, binary: bool, oid: int, codec: str) -> str:
@@ -60,6 +64,8 @@ def _number(form: str) -> Reader:
 
 
 def _real(form: str, digits: int) -> Reader:
+    # ``digits``: from as many in front of the point on, the server writes an exponent (FLT_DIG and
+    # DBL_DIG; to_chars in src/common/f2s.c and d2s.c)
     packed = struct.Struct(form)
 
     def read(raw: bytes) -> str:
@@ -68,16 +74,11 @@ def _real(form: str, digits: int) -> Reader:
             return "NaN"
         if math.isinf(value):
             return "Infinity" if value > 0 else "-Infinity"
-        if digits == 9:
-            # the shortest that is this number again in four bytes
-            shown = next(
-                text
-                for precision in range(1, 10)
-                if packed.unpack(packed.pack(float(text := f"{value:.{precision}g}")))[0] == value
-            )
-        else:
-            shown = repr(value)
-        return shown.removesuffix(".0")
+        number = Decimal(shortest(value) if packed.size == 4 else repr(value)).normalize()
+        if not value or -4 <= number.adjusted() < digits:
+            return f"{number:f}"
+        mantissa = number.scaleb(-number.adjusted())
+        return f"{mantissa:f}e{number.adjusted():+03}"
 
     return read
 
@@ -137,7 +138,8 @@ def _timetz(raw: bytes) -> str:
     microseconds, west = struct.unpack(">qi", raw)
     east = abs(west)
     shown = f"{_clock(microseconds)}{'-' if west > 0 else '+'}{east // 3600:02}"
-    return shown + (f":{east // 60 % 60:02}" if east % 3600 else "")
+    shown += f":{east // 60 % 60:02}" if east % 3600 else ""
+    return shown + (f":{east % 60:02}" if east % 60 else "")
 
 
 def _interval(raw: bytes) -> str:
@@ -201,7 +203,8 @@ def _array(raw: bytes, expected: int, codec: str) -> str:
     dimensions, _nulls, element = struct.unpack_from(">iiI", raw)
     if not 0 <= dimensions <= _MAXIMUM_DIMENSIONS or element != expected:
         raise ValueError("no such array")
-    sizes = [struct.unpack_from(">ii", raw, 12 + 8 * i)[0] for i in range(dimensions)]
+    bounds = [struct.unpack_from(">ii", raw, 12 + 8 * i) for i in range(dimensions)]
+    sizes = [size for size, _ in bounds]
     at = 12 + 8 * dimensions
     total = math.prod(sizes) if sizes else 0
     if any(size < 0 for size in sizes) or total * 4 > len(raw) - at:
@@ -221,12 +224,14 @@ def _array(raw: bytes, expected: int, codec: str) -> str:
         raise ValueError("no such array")
     for size in reversed(sizes[1:]):
         values = [f"{{{','.join(values[i : i + size])}}}" for i in range(0, len(values), size or 1)]
-    return f"{{{','.join(values)}}}"
+    shown = f"{{{','.join(values)}}}"
+    if total and any(first != 1 for _, first in bounds):
+        shown = "".join(f"[{first}:{first + size - 1}]" for size, first in bounds) + f"={shown}"
+    return shown
 
 
 def _quoted(text: str) -> str:
-    plain = text and _PLAIN.issuperset(text) and text.strip() == text and " " not in text
-    if plain and text.upper() != "NULL":
+    if text and _QUOTED.isdisjoint(text) and text.upper() != "NULL":
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
@@ -240,8 +245,8 @@ _READERS: Final[dict[int, Reader]] = {
     23: _number(">i"),
     26: _number(">I"),
     28: _number(">I"),
-    700: _real(">f", 9),
-    701: _real(">d", 17),
+    700: _real(">f", 6),
+    701: _real(">d", 15),
     650: _inet,
     774: _macaddr,
     829: _macaddr,

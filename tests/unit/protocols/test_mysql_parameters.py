@@ -36,6 +36,7 @@ def packet(*parameters: tuple[int, int, bytes | None], new: bool = True) -> byte
         (8, 0x80, b"\xff" * 8, str(2**64 - 1)),
         (5, 0, struct.pack("<d", 2.5), "2.5"),
         (4, 0, struct.pack("<f", 0.5), "0.5"),
+        (4, 0, struct.pack("<f", 1.1), "1.1"),
         (13, 0, b"\xe8\x07", "2024"),
         (253, 0, b"\x04it's", "it's"),
         (246, 0, b"\x041.50", "1.50"),

@@ -134,3 +134,12 @@ def test_a_failure() -> None:
 )
 def test_rows_of_a_tag(tag: str, rows: int | None) -> None:
     assert postgres.rows_of(tag) == rows
+
+
+@pytest.mark.parametrize("more", [30, 100, 500])
+def test_what_is_beyond_the_limit_is_not_put_together_with_what_follows(more: int) -> None:
+    reader = MessageReader(100)
+    long = message("Q", bytes(range(250)))
+    assert reader.feed(long[:120], boundary=True) == []
+    assert reader.feed((long + STREAM * 20)[120 : 120 + more], boundary=False) == []
+    assert reader.feed(STREAM, boundary=True) == [Message(ord("Q"), long[5:100], 250), *PARSED]
