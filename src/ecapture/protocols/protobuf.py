@@ -168,7 +168,7 @@ def render(decoded: Decoded, *, lines_limit: int = _FIELDS) -> str:
     """Return the fields as lines, nested ones indented, as ``protoc --decode_raw`` does."""
     lines: list[str] = []
     _render(decoded.fields, "", lines, lines_limit)
-    if len(lines) >= lines_limit:
+    if len(lines) > lines_limit:
         del lines[lines_limit:]
         lines.append("... more fields are not shown")
     if decoded.problem:
@@ -178,7 +178,7 @@ def render(decoded: Decoded, *, lines_limit: int = _FIELDS) -> str:
 
 def _render(fields: tuple[Field, ...], indent: str, lines: list[str], lines_limit: int) -> None:
     for number, wire, value in fields:
-        if len(lines) >= lines_limit:
+        if len(lines) > lines_limit:
             return
         if isinstance(value, tuple):
             lines.append(f"{indent}{number} {{")

@@ -173,6 +173,7 @@ def test_limits() -> None:
     assert "nested too deep" in decode(b"\x0b" * 5000).problem
     lines = render(decode(b"\x08\x01" * 50), lines_limit=5).splitlines()
     assert lines == ["1: 1"] * 5 + ["... more fields are not shown"]
+    assert render(decode(b"\x08\x01" * 5), lines_limit=5).splitlines() == ["1: 1"] * 5
 
 
 def test_time_is_linear() -> None:
