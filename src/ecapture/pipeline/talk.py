@@ -64,6 +64,7 @@ _MANY_INFORMATIONAL: Final = "more informational responses came than an exchange
 _SWITCHING: Final = 101
 _UPGRADED: Final = 1
 """The stream that answers the request that asked for the upgrade to h2c (RFC 7540, 3.2)."""
+_FRAME_HEAD: Final = 9  # bytes (RFC 9113, 4.1)
 _TO_SERVER: Final = Direction.TO_SERVER
 _TO_CLIENT: Final = Direction.TO_CLIENT
 
@@ -131,6 +132,8 @@ class Talk:
         "_missed",
         "_out",
         "_pairs",
+        "_shown_to",
+        "_told_to",
         "_waiting",
         "_whole",
     )
@@ -167,6 +170,10 @@ class Talk:
         self._heard = from_start
         self._lossy = False
         self._missed: Gap | None = None  # while it is read
+        # Up to where in its stream each side was told, and up to where in its payload the event
+        # was shown as it is.
+        self._told_to = [0, 0]
+        self._shown_to = 0
         # What was heard too early: the event that it is of, the payload, its time, what is missing.
         self._early: list[tuple[Plaintext, bytes, int, int]] = []
 
@@ -176,6 +183,8 @@ class Talk:
         self._out = out
         payload = event.payload
         side = WRITE if event.direction == "write" else READ
+        self._told_to[side] = event.stream_offset + len(payload)
+        self._shown_to = 0
         if payload:
             self._feed(side, payload, event.time_ns, 0)
         missing = event.length - len(payload)
@@ -247,6 +256,7 @@ class Talk:
         self._waiting.pop(self, None)
         event = self._event
         for self._event, payload, time_ns, gap in early:
+            self._shown_to = 0
             if self._http1 is not None:
                 self._take(self._http1.feed(_TO_CLIENT, payload, time_ns, gap))
             else:
@@ -519,7 +529,19 @@ class Talk:
         if len(data) == len(event.payload) and direction == event.direction:
             self._out.append(event)
             return
-        before = len(event.payload) - len(data) if event.payload.endswith(data) else 0
+        if direction != event.direction:
+            # It came before who it is for had agreed, and ends what that side said until now.
+            call_length, call_offset = len(data), 0
+            stream_offset = self._told_to[side] - len(data)
+        else:
+            if opaque.stream:  # in a frame among others, each with a head
+                sought = self._shown_to and self._shown_to + _FRAME_HEAD
+                before = max(event.payload.find(data, sought), 0)
+            else:
+                before = len(event.payload) - len(data) if event.payload.endswith(data) else 0
+            self._shown_to = before + len(data)
+            call_length, call_offset = event.call_length, event.call_offset + before
+            stream_offset = event.stream_offset + before
         self._out.append(
             msgspec.structs.replace(
                 event,
@@ -527,8 +549,9 @@ class Talk:
                 payload=data,
                 length=len(data),
                 missing="",
-                stream_offset=event.stream_offset + before,
-                call_offset=event.call_offset + before,
+                stream_offset=stream_offset,
+                call_length=call_length,
+                call_offset=call_offset,
             )
         )
 

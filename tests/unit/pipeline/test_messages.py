@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import h2.config
+import h2.connection
 import msgspec
 import pytest
 from talks import Speech, kinds, one
@@ -291,7 +293,7 @@ def test_gaps_in_a_known_protocol_are_told_by_marks_only(stage):
     assert len([e for e in events if isinstance(e, Exchange) and e.response]) == 2
 
 
-# --- what is missing in a tunnel ---
+# --- places in a tunnel ---
 
 CONNECT = b"CONNECT there:22 HTTP/1.1\r\nHost: there:22\r\n\r\n"
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -316,3 +318,34 @@ def test_a_cut_piece_that_begins_before_a_tunnel(stage):
     shown, gap = one(events, Plaintext), one(events, Gap)
     assert (shown.payload, shown.stream_offset) == (b"SSH", len(CONNECTED))
     assert (gap.direction, gap.stream_offset, gap.length) == ("read", len(CONNECTED) + 3, 8)
+
+
+def test_what_is_said_before_a_tunnel_is_agreed_has_its_own_place(stage):
+    speech = Speech()
+    stage.feed([speech.write(CONNECT + b"SSH-"), speech.write(b"2.0-y")])
+    shown = one(stage.feed([speech.read(CONNECTED)]), Plaintext)
+    assert (shown.direction, shown.payload) == ("write", b"SSH-2.0-y")
+    assert (shown.stream_offset, shown.call_offset) == (len(CONNECT), 0)
+    assert shown.call_length == shown.length == len(shown.payload)
+
+
+def test_frames_of_a_tunnel_in_a_stream_have_their_places(stage):
+    made = h2.connection.H2Connection
+    client = made(h2.config.H2Configuration(client_side=True))
+    server = made(h2.config.H2Configuration(client_side=False))
+    speech = Speech()
+    client.initiate_connection()
+    server.initiate_connection()
+    client.send_headers(1, [(":method", "CONNECT"), (":authority", "there:22")])
+    asked = client.data_to_send()
+    server.receive_data(asked)
+    server.send_headers(1, [(":status", "200")])
+    stage.feed([speech.write(asked), speech.read(server.data_to_send())])
+    for word in (b"one", b"two", b"one"):
+        client.send_data(1, word)
+    client.ping(b"trailing")
+    call = speech.write(client.data_to_send())
+    events = [e for e in stage.feed([call]) if isinstance(e, Plaintext)]
+    assert [(e.payload, e.call_offset) for e in events] == [(b"one", 9), (b"two", 21), (b"one", 33)]
+    assert [e.stream_offset for e in events] == [len(asked) + e.call_offset for e in events]
+    assert {e.call_length for e in events} == {call.length}
