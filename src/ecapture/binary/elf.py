@@ -35,6 +35,7 @@ _MAX_NOTE_BYTES = 1 << 16
 _MAX_CHAIN = 1 << 14
 _MAX_EQUAL_HASHES = 64
 _MAX_NAME_HITS = 1024
+_MAX_NAME_PLACES = 1 << 14  # where a part of a name stands
 _LONGEST_NAME = 1 << 12  # of C++: templates have names of hundreds of bytes
 _MAX_ROWS = 4096
 _MAX_SYMBOL_TABLE = 512 << 20
@@ -57,7 +58,8 @@ _PF_X, _PF_W = 1, 2
 _SHT_SYMTAB, _SHT_NOTE, _SHT_NOBITS = 2, 7, 8
 _DT_NEEDED, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 1, 4, 5, 6, 10
 _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 14, 15, 29
-_DT_GNU_HASH, _DT_VERSYM = 0x6FFFFEF5, 0x6FFFFFF0
+_DT_GNU_HASH, _DT_VERSYM, _DT_FLAGS_1 = 0x6FFFFEF5, 0x6FFFFFF0, 0x6FFFFFFB
+_DF_1_PIE = 0x08000000
 _STT_OBJECT = 1
 _STT_FUNC = 2  # 10 is STT_GNU_IFUNC: its value is a resolver, not the function
 _STB_LOCAL = 0
@@ -308,6 +310,11 @@ class ElfFile(ForeignFile):
         segment = next((s for s in self.segments if s.type == _PT_INTERP), None)
         return "" if segment is None else self.text(segment.offset, segment.file_size)
 
+    @property
+    def is_pie(self) -> bool:
+        """Whether its linker says that it is a program which runs at any address (DF_1_PIE)."""
+        return bool(self._dynamic.get(_DT_FLAGS_1, 0) & _DF_1_PIE)
+
     def symbol(self, name: str, *, variable: bool = False) -> Symbol | None:
         """Return the function of this name that the file exports, or nothing if it does not.
 
@@ -346,14 +353,18 @@ class ElfFile(ForeignFile):
         if _DT_STRTAB not in self._dynamic:
             return set()
         found: set[str] = set()
+        places = 0
         for _, block in self.blocks(*self._strings, _LONGEST_NAME):
             for part in parts:
                 at = block.find(part)
                 while at >= 0:
-                    begin, end = block.rfind(b"\0", 0, at) + 1, block.find(b"\0", at)
+                    places += 1
+                    # no farther than the longest name: strings need not end
+                    begin = block.rfind(b"\0", max(0, at - _LONGEST_NAME), at) + 1
+                    end = block.find(b"\0", at, at + _LONGEST_NAME)
                     if 0 < end - begin <= _LONGEST_NAME:
                         found.add(os.fsdecode(block[begin:end]))
-                    if len(found) > _MAX_NAME_HITS:
+                    if len(found) > _MAX_NAME_HITS or places > _MAX_NAME_PLACES:
                         self.refuse("dynamic strings that repeat names without end")
                     at = block.find(part, max(end, at + 1))
         return found

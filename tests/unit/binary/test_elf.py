@@ -411,3 +411,24 @@ def test_finds_constants_where_the_strings_are(compile_c: Compile) -> None:
             assert set(found) == {b"a certain string"}
             at = found[b"a certain string"]
             assert path.read_bytes()[at : at + 16] == b"a certain string"
+
+
+def test_names_that_do_not_end_are_not_looked_at_for_ever(tmp_path: Path) -> None:
+    # Dynamic strings of a megabyte in which no name ends.
+    strings = b"send_ok" * ((1 << 20) // 7)
+    rows = struct.pack("<6q", 5, 0x1000, 10, len(strings), 0, 0)  # DT_STRTAB, DT_STRSZ
+    whole = 0x1000 + len(strings)
+    header = struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    parts = struct.pack("<IIQQQQQQ", 1, 4, 0, 0, 0, whole, whole, 4096)
+    parts += struct.pack("<IIQQQQQQ", 2, 6, 0x800, 0x800, 0x800, len(rows), len(rows), 8)
+    head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + header + parts
+    path = tmp_path / "mysqld"
+    path.write_bytes((head.ljust(0x800, b"\0") + rows).ljust(0x1000, b"\0") + strings)
+    with ElfFile(path) as elf, pytest.raises(NotExecutable, match="without end"):
+        elf.exported_names(b"send_ok")
+
+
+def test_names_are_found_by_their_parts(versioned: Callable[..., Path]) -> None:
+    with ElfFile(versioned()) as elf:
+        assert elf.exported_names(b"ain") == {"plain"}
+        assert elf.exported_names(b"plai", b"chosen", b"none") == {"plain", "chosen"}
