@@ -120,7 +120,7 @@ class Remembered(Generic[Judgement]):
             self._known = self._load()
         older = {key: value for key, value in self._known.items() if key not in self._used}
         newest = list((older | self._used).items())[-_MAX_ENTRIES:]
-        content = msgspec.json.encode(_Stored(_SCHEMA, rules(), dict(newest)))
+        content = _encoded(dict(newest))
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _own_folder(self.folder) as folder:
@@ -174,6 +174,23 @@ def identity(status: os.stat_result) -> str:
         f"{status.st_dev:x}:{status.st_ino:x}:{status.st_size:x}"
         f":{status.st_mtime_ns:x}:{status.st_ctime_ns:x}"
     )
+
+
+def _encoded(judgements: dict[str, Any]) -> bytes:
+    # Without those that cannot be written: names of files need not be text.
+    try:
+        return msgspec.json.encode(_Stored(_SCHEMA, rules(), judgements))
+    except ValueError:
+        good = {key: value for key, value in judgements.items() if _is_text(value)}
+        return msgspec.json.encode(_Stored(_SCHEMA, rules(), good))
+
+
+def _is_text(judgement: object) -> bool:
+    try:
+        msgspec.json.encode(judgement)
+    except ValueError:
+        return False
+    return True
 
 
 def _home_of_user() -> Path:

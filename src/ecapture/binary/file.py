@@ -188,6 +188,11 @@ def ranges_within(size: int, parts: Iterable[tuple[int, int]]) -> Ranges:
     return tuple(kept)
 
 
+def text_of_name(name: str) -> str:
+    r"""Return a name of the file system as text to be stored: \xNN for bytes that are none."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _open(source: str | os.PathLike[str] | int, path: str) -> int:
     # The kind of file is asked before it is opened, because opening some devices has effects.
     try:

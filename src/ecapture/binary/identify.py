@@ -29,6 +29,7 @@ import msgspec
 from ecapture.binary import golang, mysqld, nss, shells
 from ecapture.binary.calls.inner import inner_functions
 from ecapture.binary.elf import ElfFile, Symbol
+from ecapture.binary.file import text_of_name
 from ecapture.binary.library import BUILT_IN, NAMELESS, How, Kind, Library, Linkage
 from ecapture.errors import NotExecutable, SymbolNotFound, TargetError
 
@@ -302,17 +303,17 @@ def _library(
         linkage=linkage,
         how=how,
         visible=not reason,
-        reason=reason,
+        reason=text_of_name(reason),  # it may name the file
         version=version,
         machine=elf.machine,
-        soname=elf.soname,
+        soname=text_of_name(elf.soname),
         build_id=elf.build_id,
         functions=functions,
     )
 
 
 def _is_program(elf: ElfFile) -> bool:
-    return bool(elf.interpreter) or elf.type == "executable"
+    return bool(elf.interpreter) or elf.type == "executable" or elf.is_pie
 
 
 def _shell(elf: ElfFile, shell: shells.Shell) -> Library:

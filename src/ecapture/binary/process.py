@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from ecapture.binary.file import text_of_name
 from ecapture.errors import PermissionMissing, TargetNotFound
 
 Seccomp = Literal["", "off", "strict", "filter"]
@@ -239,7 +240,7 @@ def parse_cgroup(text: str) -> tuple[str, Container | None]:
             found = names[-1]
             pod = _POD.search(path)
             return cgroup, Container(
-                id=found["in_unit"] or found["in_folder"] or found["name"],
+                id=found["in_unit"] or found["in_folder"] or text_of_name(found["name"]),
                 runtime=_RUNTIMES.get(found["unit"] or found["folder"] or "", "lxc"),
                 pod=pod[1].replace("_", "-") if pod else "",
             )

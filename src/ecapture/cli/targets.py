@@ -10,6 +10,7 @@ import msgspec
 
 from ecapture.binary.cache import Cache
 from ecapture.binary.calls.completion import CallsCache, Completion
+from ecapture.binary.file import text_of_name
 from ecapture.binary.library import KEYS_ONLY, Library
 from ecapture.binary.process import Process, processes
 from ecapture.binary.scan import Found, Skipped, pinned, scan
@@ -107,10 +108,10 @@ def _target(
 ) -> Target:
     return Target(
         pid=process.pid if process else 0,
-        comm=process.comm if process else "",
+        comm=text_of_name(process.comm) if process else "",
         uid=process.uid if process else 0,
         container=process.container.id if process and process.container else "",
-        file=found.name,
+        file=text_of_name(found.name),
         kind=library.kind,
         version=library.version,
         linkage=library.linkage,

@@ -172,3 +172,11 @@ def test_belongs_to_the_user_it_runs_as(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("SUDO_UID", "1000")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert Cache.of_user().folder == Path("/root/.cache/ecapture")
+
+
+def test_what_is_no_text_costs_nobody_the_rest(folder: Path) -> None:
+    with Cache(folder) as cache:
+        cache.remember(SETTLED, LIBRARY)
+        cache.remember(OTHER, msgspec.structs.replace(LIBRARY, soname="lib\udcff.so"))
+    assert Cache(folder).lookup(OTHER) == (False, None)
+    assert Cache(folder).lookup(SETTLED) == (True, LIBRARY)

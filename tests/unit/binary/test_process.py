@@ -191,3 +191,8 @@ def test_knows_containers_by_their_cgroup(path: str, container: Container | None
 @pytest.mark.parametrize("text", ["", "\n", "0", "0:", "0::", "x:y\n" * 1000, ":" * 100])
 def test_survives_any_cgroup(text: str) -> None:
     assert parse_cgroup(text)[1] is None
+
+
+def test_a_container_whose_name_is_no_text_has_one_that_is() -> None:
+    path = os.fsdecode(b"/user.slice/lxc/\xff")
+    assert parse_cgroup(f"0::{path}\n") == (path, Container(r"\xff", "lxc"))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ecapture.binary import cache as remembered
 from ecapture.binary.cache import Cache
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.process import mapped_files
@@ -146,3 +147,17 @@ def test_scans_the_host_fast(tmp_path: Path) -> None:
     found = list(scan(Cache(tmp_path / "cache")))
     assert time.perf_counter() - start < 20, "25 ms for 230 processes on a quiet machine"
     assert len({(one.device, one.inode) for one in found}) == len(found)
+
+
+def test_a_library_whose_name_is_no_text_is_remembered(
+    compile_c: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "_SETTLED_NS", 0)
+    source = "int SSL_read(void *s) { return 1; } int SSL_write(void *s) { return 2; }"
+    soname = os.fsdecode(b"-Wl,-soname,lib\xff.so")
+    library = compile_c(source, "-shared", "-fPIC", soname, name=os.fsdecode(b"lib\xff.so"))
+    with Cache(tmp_path / "cache") as cache:
+        (found,) = scan_files(cache, [str(library)])
+    assert found.path == str(library)
+    assert found.library.soname == r"lib\xff.so"
+    assert Cache(tmp_path / "cache").lookup(library.stat()) == (True, found.library)

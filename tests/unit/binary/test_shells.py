@@ -103,6 +103,14 @@ def test_by_constants(tmp_path, marker):
     assert found.reason == reasons.get(MARKERS[marker], no_loop)
 
 
+def test_a_static_program_that_runs_at_any_address_is_one(tmp_path):
+    code = 'const char text[] = "BusyBox v1.36.1"; int main(void) { return text[0]; }'
+    found = look(built(tmp_path, code, "-static-pie", "-s"))
+    assert (found.kind, found.linkage, found.visible) == ("busybox", "executable", False)
+    assert found.version == "BusyBox v1.36.1"
+    assert found.reason.startswith(NAMELESS)
+
+
 def test_a_library_with_such_a_constant_is_no_shell(tmp_path):
     text = 'const char text[] __attribute__((used)) = "@(#)Bash version ";'
     assert look(built(tmp_path, text, "-shared", "-fPIC", "-s", name="lib.so")) is None

@@ -3,7 +3,11 @@
 
 import json
 import os
+import shutil
 import ssl
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -34,6 +38,28 @@ def test_json_has_every_field():
     (first, *_) = json.loads(shown.stdout)
     assert set(first) == set(Target.__struct_fields__)
     assert first["pid"] == os.getpid()
+
+
+def test_names_that_are_no_text_are_listed_as_such(tmp_path):
+    [own] = {
+        line.split(maxsplit=5)[5].strip()
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith("/libssl.so.3")
+    }
+    library = shutil.copy(own, tmp_path / os.fsdecode(b"\xff.so"))
+    name = "import ctypes, sys; ctypes.CDLL(None).prctl(15, b'x\\xff', 0, 0, 0)"  # PR_SET_NAME
+    waits = f"{name}; ctypes.CDLL(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", waits, library], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout.readline() == b"\n"
+        shown = CliRunner().invoke(targets.targets, ["--json", "-p", str(process.pid)])
+    finally:
+        process.communicate()
+    assert shown.exception is None
+    [listed] = [one for one in json.loads(shown.stdout) if one["kind"] == "openssl"]
+    assert (listed["comm"], listed["file"]) == (r"x\xff", rf"{tmp_path}/\xff.so")
 
 
 def target(**fields):
