@@ -257,9 +257,9 @@ def _older_identity(trace: _Trace) -> dict[str, Walk | None]:
         for write in found
         if write.place.root == 1 and not write.place.path and write.value == Pointer(2, (), 0)
     }
-    if len(contexts) != 1:
+    context = _walk(Pointer(0, (), contexts.pop()), _WHOLE) if len(contexts) == 1 else None
+    if context is None:
         return {}
-    context = Walk((contexts.pop(),), _WHOLE)
     return {
         "user": _behind(context, _replaced(trace("_ZN16Security_context8set_userEPc"))),
         "host": _behind(context, _held(trace, "8set_hostEPKc", "8get_hostEv")),

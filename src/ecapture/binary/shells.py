@@ -87,6 +87,7 @@ _RUNS_PROGRAMS: Final = "execode"
 _OF_PROGRAMS: Final = ("zsh_eval_context", "scriptfilename", "ztokens")
 """What zsh has if ``execode`` says where a program is from (4.3.11); its file; its tokens."""
 
+_END_OF_MEMORY: Final = 1 << 64
 NAMELESS: Final = "its functions have no names: what it runs cannot be seen"
 
 
@@ -153,6 +154,8 @@ def _by_code(elf: ElfFile, kind: Kind, found: Found, how: How = "fingerprint") -
         name: elf.file_offset(address, executable=True) for name, address in found.functions.items()
     }
     addresses = found.functions | found.variables
+    if not all(0 <= address < _END_OF_MEMORY for address in addresses.values()):
+        return Shell(kind, "content", {}, {}, f"{NAMELESS} (its variables are in no memory)")
     evidence = dict(found.evidence)
     if found.unattended:
         evidence["commands that nobody types"] = f"not seen: {found.unattended}"

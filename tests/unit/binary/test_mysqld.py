@@ -224,6 +224,13 @@ def test_what_two_functions_disagree_about_is_absent(compile_c, code, other, hid
     assert set(server.walks) | set(server.absent) >= {"user", "database"}
 
 
+def test_what_is_farther_away_than_a_walk_goes_is_absent(compile_c):
+    code = MYSQL_56.replace("char gap[4000]", "char gap[70000]")
+    server = look(compile_c(code, "-rdynamic", name="mysqld")).server
+    assert server.absent.keys() >= {"user", "host"}
+    assert len(server.pack()) == SERVER_ROW.size
+
+
 def test_what_no_function_shows_is_absent_with_the_reason(compile_c):
     text = MYSQL
     for name in ("_ZNK16Security_context4userEv", "_ZN3THD6set_dbERK17MYSQL_LEX_CSTRING"):

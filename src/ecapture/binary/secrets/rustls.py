@@ -50,6 +50,7 @@ _LONGEST_WALK: Final = 2
 _ARGUMENTS: Final = 7  # of log: self, label (2), client random (2), secret (2)
 _PAGE: Final = 4096
 _WORD: Final = 8
+_FARTHEST: Final = 1 << 31  # what is in an operand of the kernel program has 32 bits, with sign
 _MAX_REFERENCES: Final = 256  # instructions that name labels; real files have up to thirty
 
 
@@ -206,8 +207,11 @@ class _Search:
     def _operand(self, value: Value) -> Operand | None:
         if isinstance(value, int):
             # of a label the kernel program knows the place in its page
-            return Operand(None, (), value % _PAGE if value in self._named else value)
+            number = value % _PAGE if value in self._named else value
+            return Operand(None, (), number) if -_FARTHEST <= number < _FARTHEST else None
         if not isinstance(value, Pointer) or len(value.path) > _LONGEST_WALK:
+            return None
+        if not all(-_FARTHEST <= step < _FARTHEST for step in (*value.path, value.offset)):
             return None
         if value.root in self._image.convention.clobbered:
             return None

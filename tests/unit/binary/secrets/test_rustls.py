@@ -109,6 +109,10 @@ WRONG = {
         "random": "%rbx",
     },
     "a secret that is made only then": {"between": "call deeper"},
+    "a random farther away than a probe can be told": {
+        "between": "add $0x7fffffff, %rbp; add $0x7fffffff, %rbp",
+        "random": "%rbp",
+    },
     "a call through a pointer before it": {"between": "call *0x30(%rsp)"},
 }
 
