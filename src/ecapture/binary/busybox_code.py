@@ -27,10 +27,18 @@ decoding the function that calls. Sources: shell/ash.c of busybox 1.30 to 1.37.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from ecapture.binary.code_search import Found, NotFoundError, changes, find_shell, fixed, only
+from ecapture.binary.code_search import (
+    DECODING,
+    Found,
+    NotFoundError,
+    changes,
+    find_shell,
+    fixed,
+    only,
+)
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.line_code import LineSearch
 from ecapture.binary.secrets.functions import ListedFunctions
@@ -76,9 +84,16 @@ class _Member(NamedTuple):
 class _CalledFunctions(ListedFunctions):
     """The functions that direct calls lead to."""
 
-    def __init__(self, elf: ElfFile, image: Image, sites: Mapping[int, list[int]]) -> None:
+    def __init__(
+        self,
+        elf: ElfFile,
+        image: Image,
+        sites: Mapping[int, list[int]],
+        spend: Callable[[int], None],
+    ) -> None:
         super().__init__(elf, image)
         self._image = image
+        self._spend = spend
         self._starts = sorted(
             target
             for target, calls in sites.items()
@@ -122,6 +137,7 @@ class _CalledFunctions(ListedFunctions):
         limit = self._starts[at] if at < len(self._starts) else start + _LARGEST
         address = passed = start
         for _ in range(_MOST):
+            self._spend(DECODING)
             instruction = self._image.instruction(address)
             if instruction.end <= address or instruction.end > limit:
                 return address
@@ -154,12 +170,12 @@ def _found(functions: dict[str, int], variables: dict[str, int]) -> Found:
 class _Search(LineSearch):
     def __init__(self, elf: ElfFile) -> None:
         super().__init__(elf)
-        self._called = _CalledFunctions(elf, self.image, self.sites)
+        self._called = _CalledFunctions(elf, self.image, self.sites, self.spend)
         self.functions = self._called
         self._named = self.naming((_STAYS, _SAYS))
         self._loop = only(self._named[_STAYS], "what runs one command after the other")
         profile = self.addresses((_PROFILE,))
-        self._main = [r.address for r in find_references(self.image, profile)]
+        self._main = [r.address for r in find_references(self.image, profile)]  # sorted
         if not any(self._is_near_main(site) for site in self.sites.get(self._loop, ())):
             raise NotFoundError("what reads $HOME/.profile is not to be told from the rest")
 
@@ -199,7 +215,8 @@ class _Search(LineSearch):
     # --- functions ---
 
     def _is_near_main(self, site: int) -> bool:
-        return any(abs(site - named) < _NEAR for named in self._main)
+        at = bisect_right(self._main, site - _NEAR)
+        return at < len(self._main) and self._main[at] < site + _NEAR
 
     def _compared_with_end(self, function: int) -> set[int]:
         # What is called, and its result compared with -1 at once.
@@ -306,6 +323,7 @@ class _Search(LineSearch):
         if address is None or site - address > _LARGEST:
             return
         while address < site + beyond:
+            self.spend(DECODING)
             instruction = self.image.instruction(address)
             for operation in instruction.operations:
                 yield address, operation

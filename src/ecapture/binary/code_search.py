@@ -38,13 +38,15 @@ from ecapture.binary.secrets.operations import (
 BY_RECORD: Final = "; starts there by frame-table"
 """Behind the evidence of a function: what proves its start."""
 
+DECODING: Final = 16
+"""Steps that an instruction takes when it is first looked at."""
+
 _T = TypeVar("_T")
 _SEARCHED: Final = ("x86_64",)  # machines whose code is understood well enough
 _LARGEST: Final = 32 << 20  # bytes of code; bash has two million
 _MOST_CALLS: Final = 1 << 19
 _NODES: Final = 8192  # instructions of one function that are looked at
 _MOST_STEPS: Final = 1 << 22  # in all, some two seconds; bash takes less than a million
-_DECODING: Final = 16  # steps that an instruction takes when it is first looked at
 _SAME_TEXT: Final = 16
 _TAIL: Final = 12  # instructions between the load of a result and the return
 _CALL: Final = re.compile(rb"\xe8", re.DOTALL)
@@ -154,7 +156,8 @@ class CodeSearch:
                 self.places.setdefault((span[0], text), set()).add(reference.address)
         return naming
 
-    def _spend(self, steps: int) -> None:
+    def spend(self, steps: int) -> None:
+        """Count work; raises NotFoundError when there has been too much of it."""
         self._left -= steps
         if self._left < 0:
             raise NotFoundError("it takes too long to be looked through")
@@ -163,7 +166,7 @@ class CodeSearch:
         """The functions in which an instruction calls this one."""
         found = set()
         sites = self.sites.get(function, ())
-        self._spend(len(sites) * _DECODING)
+        self.spend(len(sites) * DECODING)
         for site in sites:
             span = self.functions.range_of(site)
             if span is not None and site in self.body(span[0]):
@@ -178,7 +181,7 @@ class CodeSearch:
             span = self.functions.range_of(function)
             address, end = span if span is not None else (0, 0)
             while address < end and len(known) < _NODES:
-                self._spend(_DECODING)
+                self.spend(DECODING)
                 known[address] = instruction = self.image.instruction(address)
                 if instruction.end <= address:
                     break
@@ -189,7 +192,7 @@ class CodeSearch:
     def operations(self, function: int) -> Iterator[Operation]:
         """What the instructions of a function do, in the order of their addresses."""
         body = self.body(function)
-        self._spend(len(body))
+        self.spend(len(body))
         for instruction in body.values():
             yield from instruction.operations
 

@@ -25,6 +25,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import islice
 from typing import Final, Literal, NamedTuple
 
 from ecapture.binary.elf import ElfFile
@@ -57,6 +58,7 @@ _MAX_NAME_HITS = 64
 _MAX_RECORD_HITS = 1 << 16
 _MAX_FUNCTION = 1 << 16  # bytes
 _BASE_SEARCH = 1 << 20  # bytes of a program in which its Go code must begin
+_MAX_BASES = 1 << 16  # places where it could; of a megabyte of code at most
 _MAX_TEXT = 64
 _STEP = 1 << 14
 _ALIGNMENT = 16  # of functions, at least
@@ -323,7 +325,10 @@ def _placed(
     elif table.text_start:
         bases = {table.text_start}
     else:
-        bases = set(_searched(image, checked[0].start))
+        found = list(islice(_searched(image, checked[0].start), _MAX_BASES + 1))
+        if len(found) > _MAX_BASES:  # no compiler's: more would have to be tried than is worth it
+            return None
+        bases = set(found)
     fitting = [
         (base, convention)
         for base in bases

@@ -28,6 +28,7 @@ from typing import Final, NamedTuple
 
 from ecapture.binary.code_search import (
     BY_RECORD,
+    DECODING,
     CodeSearch,
     Found,
     NotFoundError,
@@ -231,6 +232,7 @@ class _Search(CodeSearch):
                         at = block.find(wanted, at + 1)
 
     def _rows_at(self, name: int) -> Iterator[tuple[int, int]]:
+        self.spend(len(_ROWS) * DECODING)
         for size in _ROWS:
             before = name - size
             text = self.image.bytes_at(self._pointer(before), 2)

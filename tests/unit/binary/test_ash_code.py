@@ -7,34 +7,36 @@ and by captures of real shells (``tests/capture/test_sh.py``).
 
 from __future__ import annotations
 
-import contextlib
-import random
-import shutil
 import sys
-from pathlib import Path
 
 import pytest
+from shell_searches import (
+    assert_all_have_evidence,
+    assert_damage_never_leads_elsewhere,
+    assert_nothing_found,
+    assert_work_is_bounded,
+    changed,
+    every_bound,
+    found_in,
+    needs_x86_64,
+    program,
+)
 
-from ecapture.binary import code_search
 from ecapture.binary.ash_code import find_dash
 from ecapture.binary.code_search import CodeSearch
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.secrets.operations import Return
-from ecapture.errors import NotExecutable
 
-DASH = Path(shutil.which("dash") or "/bin/dash").resolve()
+DASH = program("dash")
 TYPED = {"parsecmd", "preadbuffer.return"}
 FUNCTIONS = TYPED | {"cmdloop", "evalstring"}
 OF_TYPED = {"parsefile", "doprompt", "tokpushback", "exitstatus"}
 VARIABLES = OF_TYPED | {"minusc", "cmdloop.end", "arg0", "commandname"}
-pytestmark = pytest.mark.needs("program:dash")
+pytestmark = [pytest.mark.needs("program:dash"), needs_x86_64]
 
 
 def find(path):
-    with ElfFile(path) as elf:
-        if elf.machine != "x86_64":
-            pytest.skip("only code for x86_64 is looked into")
-        return find_dash(elf)
+    return found_in(find_dash, path)
 
 
 def test_all_is_found_and_stands_where_it_must():
@@ -50,15 +52,12 @@ def test_all_is_found_and_stands_where_it_must():
             elf.file_offset(found.functions[name], executable=True)
         assert code.image.instruction(line).operations == (Return(),)
         assert code.functions.range_of(line)[0] != line
-    assert set(found.evidence) == FUNCTIONS
-    assert all(why.endswith("; starts there by frame-table") for why in found.evidence.values())
+    assert_all_have_evidence(found, FUNCTIONS, "; starts there by frame-table")
 
 
 @pytest.mark.parametrize("path", ["/bin/true", sys.executable, "/bin/bash"])
 def test_other_programs_have_none_of_it(path):
-    found = find(path)
-    assert (found.functions, found.variables, found.evidence) == ({}, {}, {})
-    assert found.reason
+    assert_nothing_found(find(path))
 
 
 @pytest.mark.parametrize(
@@ -70,19 +69,14 @@ def test_other_programs_have_none_of_it(path):
     ],
 )
 def test_without_one_of_its_texts_it_is_not_recognised(tmp_path, text, lacks):
-    whole = DASH.read_bytes()
-    assert whole.count(text) == 1
-    path = tmp_path / "dash"
-    path.write_bytes(whole.replace(text, b"#" * (len(text) - 1) + b"\0"))
-    found = find(path)
+    assert DASH.read_bytes().count(text) == 1
+    found = find(changed(DASH, tmp_path, text, b"#" * (len(text) - 1) + b"\0"))
     assert (found.functions, found.variables) == ({}, {})
     assert found.reason == f"{lacks} is not to be told from the rest"
 
 
 def test_without_names_of_files_the_rest_is_found(tmp_path):
-    path = tmp_path / "dash"
-    path.write_bytes(DASH.read_bytes().replace(b"%s: %d: \0", b"%s: %u: \0"))
-    found = find(path)
+    found = find(changed(DASH, tmp_path, b"%s: %d: \0", b"%s: %u: \0"))
     assert (found.reason, found.unattended) == ("", "")
     assert set(found.variables) == VARIABLES - {"arg0", "commandname"}
 
@@ -108,30 +102,10 @@ def test_a_reader_that_counts_elsewhere_is_none(tmp_path):
 
 
 def test_damage_is_refused_and_never_leads_elsewhere(tmp_path):
-    """Whatever bytes are wrong, what is still found is what is there."""
-    whole = DASH.read_bytes()
-    expected = find(DASH)
-    numbers = random.Random(9)
-    path = tmp_path / "dash"
-    for size in (1 << 4, 1 << 6, 1 << 8, 1 << 10):
-        damaged = bytearray(whole)
-        for _ in range(size):
-            damaged[numbers.randrange(64, len(damaged))] = numbers.randrange(256)
-        path.write_bytes(damaged)
-        try:
-            found = find(path)
-        except NotExecutable:
-            continue
-        for name, address in found.functions.items():
-            assert address == expected.functions[name]
-    path.write_bytes(whole[: len(whole) // 2])
-    with contextlib.suppress(NotExecutable):
-        assert find(path).functions == {}
+    sizes = (1 << 4, 1 << 6, 1 << 8, 1 << 10)
+    assert_damage_never_leads_elsewhere(find_dash, DASH, tmp_path, seed=9, sizes=sizes)
 
 
-@pytest.mark.parametrize("bound", ["_MOST_STEPS", "_MOST_CALLS", "_LARGEST"])
+@every_bound
 def test_work_is_bounded_and_what_is_half_done_is_not_used(monkeypatch, bound):
-    monkeypatch.setattr(code_search, bound, 1 << 8)
-    found = find(DASH)
-    assert (found.functions, found.variables) == ({}, {})
-    assert found.reason.endswith("to be looked through")
+    assert_work_is_bounded(find_dash, DASH, bound, 1 << 8, monkeypatch)

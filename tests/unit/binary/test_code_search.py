@@ -4,22 +4,17 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from ecapture.binary import code_search
 from ecapture.binary.code_search import CodeSearch, NotFoundError, only
 from ecapture.binary.elf import ElfFile
-from ecapture.binary.shell_code import find_bash
 
 pytestmark = [
     pytest.mark.needs("program:cc"),
     pytest.mark.skipif(platform.machine() != "x86_64", reason="only code for x86_64 is searched"),
 ]
-BASH = Path(shutil.which("bash") or "/bin/bash")
 SOURCE = """
 int counter, level, chosen;
 long wide;
@@ -93,13 +88,3 @@ def test_only_one_counts():
     for found in ([], [1, 2]):
         with pytest.raises(NotFoundError, match="seven is not to be told from the rest"):
             only(found, "seven")
-
-
-@pytest.mark.needs("program:bash")
-@pytest.mark.parametrize("bound", ["_MOST_STEPS", "_MOST_CALLS", "_LARGEST"])
-def test_work_is_bounded_and_what_is_half_done_is_not_used(monkeypatch, bound):
-    monkeypatch.setattr(code_search, bound, 1 << 12)
-    with ElfFile(BASH) as elf:
-        found = find_bash(elf)
-    assert (found.functions, found.variables) == ({}, {})
-    assert found.reason.endswith("to be looked through")

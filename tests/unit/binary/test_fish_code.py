@@ -7,32 +7,34 @@ captures of real shells (``tests/capture/test_fish.py``).
 
 from __future__ import annotations
 
-import contextlib
-import random
-import shutil
 import sys
-from pathlib import Path
 
 import pytest
+from shell_searches import (
+    assert_all_have_evidence,
+    assert_damage_never_leads_elsewhere,
+    assert_nothing_found,
+    assert_work_is_bounded,
+    changed,
+    every_bound,
+    found_in,
+    needs_x86_64,
+    program,
+)
 
 from ecapture._wire import WideStatus, WideText
-from ecapture.binary import code_search
 from ecapture.binary.code_search import CodeSearch
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.fish_code import find_fish, find_named_fish
 from ecapture.binary.secrets.operations import Call
-from ecapture.errors import NotExecutable
 
-FISH = Path(shutil.which("fish") or "/bin/fish").resolve()
+FISH = program("fish")
 FUNCTIONS = {"eval.call", "eval.returned", "reader.next"}
-pytestmark = pytest.mark.needs("program:fish")
+pytestmark = [pytest.mark.needs("program:fish"), needs_x86_64]
 
 
 def find(path):
-    with ElfFile(path) as elf:
-        if elf.machine != "x86_64":
-            pytest.skip("only code for x86_64 is looked into")
-        return find_fish(elf)
+    return found_in(find_fish, path)
 
 
 def test_all_is_found_and_stands_where_it_must():
@@ -50,25 +52,18 @@ def test_all_is_found_and_stands_where_it_must():
         assert runner < found.functions["eval.call"] < end
         assert found.functions["eval.call"] in code.body(runner)
         assert find_named_fish(elf) is None
-    assert set(found.evidence) == FUNCTIONS
-    assert all(why.endswith("; starts there by frame-table") for why in found.evidence.values())
+    assert_all_have_evidence(found, FUNCTIONS, "; starts there by frame-table")
 
 
 @pytest.mark.parametrize("path", ["/bin/true", sys.executable, "/bin/bash"])
 def test_other_programs_have_none_of_it(path):
-    found = find(path)
-    assert (found.functions, found.variables, found.evidence) == ({}, {}, {})
-    assert found.reason
+    assert_nothing_found(find(path))
 
 
 @pytest.mark.parametrize("text", ["fish_preexec", "fish_postexec", "CMD_DURATION"])
 def test_without_one_of_its_texts_it_is_not_recognised(tmp_path, text):
     wide = text.encode("utf-32-le")
-    whole = FISH.read_bytes()
-    assert whole.count(wide)
-    path = tmp_path / "fish"
-    path.write_bytes(whole.replace(wide, b"#\0\0\0" * len(text)))
-    found = find(path)
+    found = find(changed(FISH, tmp_path, wide, b"#\0\0\0" * len(text)))
     assert (found.functions, found.variables) == ({}, {})
     assert found.reason == "what runs what was typed is not to be told from the rest"
 
@@ -118,31 +113,12 @@ def test_without_a_count_of_lines_the_rest_is_found(tmp_path):
 
 
 def test_damage_is_refused_and_never_leads_elsewhere(tmp_path):
-    """Whatever bytes are wrong, what is still found is what is there."""
-    whole = FISH.read_bytes()
-    expected = find(FISH)
-    numbers = random.Random(9)
-    path = tmp_path / "fish"
-    for size in (1 << 4, 1 << 8, 1 << 12):
-        damaged = bytearray(whole)
-        for _ in range(size):
-            damaged[numbers.randrange(64, len(damaged))] = numbers.randrange(256)
-        path.write_bytes(damaged)
-        try:
-            found = find(path)
-        except NotExecutable:
-            continue
-        for name, address in found.functions.items():
-            assert address == expected.functions[name]
-        assert found.variables in ({}, expected.variables)
-    path.write_bytes(whole[: len(whole) // 2])
-    with contextlib.suppress(NotExecutable):
-        assert find(path).functions == {}
+    sizes = (1 << 4, 1 << 8, 1 << 12)
+    assert_damage_never_leads_elsewhere(
+        find_fish, FISH, tmp_path, seed=9, sizes=sizes, with_variables=True
+    )
 
 
-@pytest.mark.parametrize("bound", ["_MOST_STEPS", "_MOST_CALLS", "_LARGEST"])
+@every_bound
 def test_work_is_bounded_and_what_is_half_done_is_not_used(monkeypatch, bound):
-    monkeypatch.setattr(code_search, bound, 1 << 6)
-    found = find(FISH)
-    assert (found.functions, found.variables) == ({}, {})
-    assert found.reason.endswith("to be looked through")
+    assert_work_is_bounded(find_fish, FISH, bound, 1 << 6, monkeypatch)

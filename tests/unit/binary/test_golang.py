@@ -183,6 +183,15 @@ def test_code_that_could_begin_in_two_places_is_not_taken(locate):
     assert found.reason == "the functions that its table names do not begin where it says"
 
 
+def test_code_that_could_begin_in_very_many_places_is_not_tried(locate, monkeypatch):
+    monkeypatch.setattr(golang, "_MAX_BASES", 4)
+    program = Program("1.20", crypto_tls(REGISTER), text_start=0)
+    found = locate(program.file())
+    assert found.reason == "the functions that its table names do not begin where it says"
+    program = Program("1.20", crypto_tls(REGISTER))
+    assert_found(locate(program.file()), program, REGISTER, "register")
+
+
 def aarch64(*words: int) -> bytes:
     return b"".join(word.to_bytes(4, "little") for word in words)
 

@@ -6,23 +6,18 @@ That it is what the names say is tested with the rest of what is found (test_she
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
+from shell_searches import changed, found_in, needs_x86_64, program
 
-from ecapture.binary.elf import ElfFile
 from ecapture.binary.shell_code import find_bash
 
-BASH = Path(shutil.which("bash") or "/bin/bash")
+BASH = program("bash")
+pytestmark = needs_x86_64
 TYPED = {"parse_command", "reader_loop", "pre_process_line", "readline"}
 
 
 def find(path):
-    with ElfFile(path) as elf:
-        if elf.machine != "x86_64":
-            pytest.skip("only code for x86_64 is looked into")
-        return find_bash(elf)
+    return found_in(find_bash, path)
 
 
 @pytest.mark.needs("program:bash")
@@ -44,12 +39,9 @@ def test_each_has_its_evidence():
     ],
 )
 def test_without_a_sign_of_what_executes_only_what_is_typed_is_known(tmp_path, text, lacks):
-    whole = BASH.read_bytes()
-    if text not in whole:
+    if text not in BASH.read_bytes():
         pytest.skip("is of another release")
-    path = tmp_path / "bash"
-    path.write_bytes(whole.replace(text, text[::-1]))
-    found = find(path)
+    found = find(changed(BASH, tmp_path, text, text[::-1]))
     assert (found.reason, found.unattended) == ("", f"{lacks} is not to be told from the rest")
     assert found.functions.keys() == TYPED
     assert found.variables.keys() == {

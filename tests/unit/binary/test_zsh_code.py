@@ -6,32 +6,37 @@ Stripped builds of other releases are tried in tests/capture, where what is foun
 
 from __future__ import annotations
 
-import contextlib
-import random
-import shutil
+import struct
 import sys
-from pathlib import Path
 
 import pytest
+from shell_searches import (
+    assert_all_have_evidence,
+    assert_damage_never_leads_elsewhere,
+    assert_nothing_found,
+    assert_work_is_bounded,
+    changed,
+    every_bound,
+    found_in,
+    needs_x86_64,
+    program,
+)
 
-from ecapture.binary import code_search
+from ecapture.binary.code_search import CodeSearch
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.zsh_code import find_zsh
-from ecapture.errors import NotExecutable
 from ecapture.protocols.zsh_program import TOKENS
 
-ZSH = Path(shutil.which("zsh") or "/bin/zsh")
+ZSH = program("zsh")
 TYPED = ("hbegin", "hend")
 FUNCTIONS = (*TYPED, "execode", "execstring")
 OF_TYPED = ("lastval", "chline", "hptr")
 VARIABLES = (*OF_TYPED, "scriptfilename")
+pytestmark = needs_x86_64
 
 
 def find(path):
-    with ElfFile(path) as elf:
-        if elf.machine != "x86_64":
-            pytest.skip("only code for x86_64 is looked into")
-        return find_zsh(elf)
+    return found_in(find_zsh, path)
 
 
 @pytest.mark.needs("program:zsh")
@@ -43,15 +48,12 @@ def test_it_agrees_with_the_names_of_a_build_that_has_them():
         assert found.variables == {
             name: elf.symbol(name, variable=True).address for name in VARIABLES
         }
-    assert set(found.evidence) == set(FUNCTIONS)
-    assert all(why.endswith("; starts there by frame-table") for why in found.evidence.values())
+    assert_all_have_evidence(found, FUNCTIONS, "; starts there by frame-table")
 
 
 @pytest.mark.parametrize("path", ["/bin/true", sys.executable, "/bin/sh", "/bin/bash"])
 def test_other_programs_have_none_of_it(path):
-    found = find(path)
-    assert (found.functions, found.variables, found.evidence) == ({}, {}, {})
-    assert found.reason
+    assert_nothing_found(find(path))
 
 
 @pytest.mark.needs("program:zsh")
@@ -66,20 +68,14 @@ def test_other_programs_have_none_of_it(path):
     ],
 )
 def test_without_one_of_its_texts_it_is_not_recognised(tmp_path, text, lacks):
-    whole = ZSH.read_bytes()
-    assert text in whole
-    path = tmp_path / "zsh"
-    path.write_bytes(whole.replace(text, b"\0" + text[-2:0:-1] + b"\0"))
-    found = find(path)
+    found = find(changed(ZSH, tmp_path, text, b"\0" + text[-2:0:-1] + b"\0"))
     assert (found.functions, found.variables) == ({}, {})
     assert found.reason == f"{lacks} is not to be told from the rest"
 
 
 @pytest.mark.needs("program:zsh")
 def test_of_one_that_keeps_programs_otherwise_only_what_is_typed_is_known(tmp_path):
-    path = tmp_path / "zsh"
-    path.write_bytes(ZSH.read_bytes().replace(TOKENS, TOKENS[::-1]))
-    found = find(path)
+    found = find(changed(ZSH, tmp_path, TOKENS, TOKENS[::-1]))
     assert (found.reason, found.unattended) == (
         "",
         "it keeps what it parsed in a form of its own",
@@ -89,31 +85,31 @@ def test_of_one_that_keeps_programs_otherwise_only_what_is_typed_is_known(tmp_pa
 
 @pytest.mark.needs("program:zsh")
 def test_damage_is_refused_and_never_leads_elsewhere(tmp_path):
-    """Whatever bytes are wrong, what is still found is what is there."""
-    whole = ZSH.read_bytes()
-    expected = find(ZSH)
-    numbers = random.Random(9)
-    path = tmp_path / "zsh"
-    for size in (1 << 6, 1 << 10, 1 << 12):
-        damaged = bytearray(whole)
-        for _ in range(size):
-            damaged[numbers.randrange(64, len(damaged))] = numbers.randrange(256)
-        path.write_bytes(damaged)
-        try:
-            found = find(path)
-        except NotExecutable:
-            continue
-        for name, address in found.functions.items():
-            assert address == expected.functions[name]
-    path.write_bytes(whole[: len(whole) // 2])
-    with contextlib.suppress(NotExecutable):
-        assert find(path).functions == {}
+    sizes = (1 << 6, 1 << 10, 1 << 12)
+    assert_damage_never_leads_elsewhere(find_zsh, ZSH, tmp_path, seed=9, sizes=sizes)
 
 
 @pytest.mark.needs("program:zsh")
-@pytest.mark.parametrize("bound", ["_MOST_STEPS", "_MOST_CALLS", "_LARGEST"])
+@every_bound
 def test_work_is_bounded_and_what_is_half_done_is_not_used(monkeypatch, bound):
-    monkeypatch.setattr(code_search, bound, 1 << 10)
-    found = find(ZSH)
-    assert (found.functions, found.variables) == ({}, {})
-    assert found.reason.endswith("to be looked through")
+    assert_work_is_bounded(find_zsh, ZSH, bound, 1 << 10, monkeypatch)
+
+
+@pytest.mark.needs("program:zsh")
+def test_rows_that_only_look_like_the_table_of_parameters_are_not_read_for_ever(tmp_path):
+    """Pointers to the name of HISTCMD fill a part of their own, where PT_NOTE was."""
+    whole = bytearray(ZSH.read_bytes())
+    with ElfFile(ZSH) as elf:
+        [name] = CodeSearch(elf).addresses((b"\0HISTCMD\0",))
+        number = next(n for n, part in enumerate(elf.segments) if part.type == 4)
+    pointers = (name + 1).to_bytes(8, "little") * (1 << 17)
+    part = struct.pack(
+        "<IIQQQQQQ", 1, 4, len(whole), 1 << 40, 1 << 40, len(pointers), len(pointers), 8
+    )
+    at = int.from_bytes(whole[32:40], "little") + number * len(part)
+    whole[at : at + len(part)] = part
+    path = tmp_path / "zsh"
+    path.write_bytes(bytes(whole) + pointers)
+    found = find(path)
+    assert_nothing_found(found)
+    assert found.reason == "it takes too long to be looked through"
