@@ -15,6 +15,7 @@ from harness import CAPTURES, run_ecapture
 from postgres_servers import VERSIONS, distribution, of_version, running
 
 from ecapture.binary.elf import ElfFile
+from ecapture.binary.postgres import read_session
 
 pytestmark = [CAPTURES, pytest.mark.needs("program:psql")]
 
@@ -54,6 +55,18 @@ def test_sessions_that_were_there_before(asked, server):
     assert {one["application"] for one in sessions[pids[0]]} == {"first"}
     assert {one["client"] for one in sessions[pids[2]]} == {"local"}
     assert told(statements, "kind").count("connect") == 0
+
+
+def test_replication_that_was_there_before_has_a_user(server):
+    with (
+        server.connect(replication="database") as decodes,
+        server.connect(replication="true", dbname="no such database") as copies,
+    ):
+        found = [read_session(int(one.info.backend_pid)) for one in (decodes, copies)]
+    assert [(one.user, one.database, one.reason) for one in found] == [
+        ("admin", "postgres", ""),
+        ("admin", "", ""),
+    ]
 
 
 def test_the_postmasters_process_stands_for_all_its_sessions(asked, server):

@@ -9,12 +9,14 @@ database and of the user side by side (struct Port in src/include/libpq/libpq-be
 next to each other in all releases). Where they stand in it is found, not known. The application's
 name is the exported variable ``application_name``.
 
-Invariant: a name that is not in both is not told.
+Invariant: a user that is not in both is not told, nor is a database, but that of a walsender, whose
+title has none.
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import re
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ _WALSENDER = "walsender "
 _OBJECT_BYTES = 1024  # of a struct Port: the names stand within the first 400 in all releases
 _NAME_BYTES = 256  # NAMEDATALEN is 64 unless a build says otherwise
 _POINTER = 8
+_PT_LOAD, _PF_X = 1, 1
 
 
 def read_session(pid: int) -> SessionFacts:
@@ -66,7 +69,8 @@ def read_session(pid: int) -> SessionFacts:
 
 
 def _fits(who: str, user: str, database: str) -> bool:
-    # Before it stands the name of the cluster, or the kind of process, or nothing.
+    # Before it stands the name of the cluster, or the kind of process, or nothing. The title of a
+    # walsender has no database, and itself only one that decodes what the log says.
     if who == f"{user} {database}" or who.endswith(f": {user} {database}"):
         return bool(user and database)
     return who.endswith(f"{_WALSENDER}{user}") and bool(user)
@@ -90,11 +94,14 @@ class _Memory:
             opened.callback(os.close, self._fd)
             self._elf = opened.enter_context(ElfFile(exe))
             status = Path(exe).stat()
-            self._bias = next(
-                file.start - self._address_at(file.offset)
+            mapped = [
+                file
                 for file in mapped_files(self._pid)
                 if (file.device, file.inode) == (status.st_dev, status.st_ino)
-            )
+            ]
+            if not mapped:  # it is ending, or runs what is not its program
+                raise ValueError("it has no program mapped")
+            self._bias = mapped[0].start - self._address_at(mapped[0].offset)
             self._opened = opened.pop_all()
         return self
 
@@ -103,8 +110,9 @@ class _Memory:
 
     def _address_at(self, offset: int) -> int:
         for segment in self._elf.segments:
-            start = segment.offset & -4096
-            if start <= offset < segment.offset + segment.file_size:
+            start = segment.offset & -mmap.PAGESIZE  # of 64 KiB on some machines
+            inside = start <= offset < segment.offset + segment.file_size
+            if inside and (segment.type, segment.flags & _PF_X) == (_PT_LOAD, _PF_X):
                 return segment.address - segment.offset + offset
         raise ValueError("a mapping that is none of the file")
 
@@ -132,12 +140,12 @@ class _Memory:
         return text.decode("utf-8", "backslashreplace") if end else ""
 
     def neighbours(self) -> Iterator[tuple[str, str]]:
-        """Texts to which the session's object has pointers side by side."""
+        """Texts to which the session's object has pointers side by side; the first may be empty."""
         place = self.pointer(self.variable("MyProcPort"))
         raw = self._read(place, _OBJECT_BYTES) if place else b""
         before = ""
         for at in range(0, len(raw) - _POINTER + 1, _POINTER):
             text = self.text(int.from_bytes(raw[at : at + _POINTER], "little"))
-            if before and text:
+            if text:
                 yield before, text
             before = text

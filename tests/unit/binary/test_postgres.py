@@ -15,6 +15,29 @@ from ecapture.binary.postgres import _TITLE, _address, _fits, read_session
 
 # Not ended before its standard input is; its title is what is asked for.
 _WAITING = "import sys; sys.stdin.read()"
+_MOVES = r"""
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(void)
+{
+    char line[512], own[256] = "", permissions[8];
+    unsigned long start, end;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    if (readlink("/proc/self/exe", own, sizeof own - 1) < 0) return 1;
+    while (fgets(line, sizeof line, maps))
+        if (strstr(line, own) && sscanf(line, "%lx-%lx %7s", &start, &end, permissions) == 3
+            && permissions[2] == 'x') {
+            void *copy = mmap(0, end - start, PROT_READ | PROT_WRITE | PROT_EXEC,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            memcpy(copy, (void *)start, end - start);
+            mremap(copy, end - start, end - start, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start);
+        }
+    return write(1, "\n", 1) - 1 + read(0, line, 1);
+}
+"""
 
 
 @pytest.mark.parametrize(
@@ -49,6 +72,9 @@ def test_titles_of_no_session(title: str) -> None:
         ("alice shop", "lice", "shop", False),
         ("alice shop", "", "shop", False),
         ("walsender bob", "bob", "", True),
+        ("c: walsender bob", "bob", "", True),
+        ("walsender bob", "bob", "shop", True),
+        ("alice", "alice", "", False),
         ("alice shop", "shop", "alice", False),
     ],
 )
@@ -87,3 +113,23 @@ def test_a_process_that_only_calls_itself_so() -> None:
         process.communicate()
     assert (found.user, found.database, found.client) == ("", "", "local")
     assert "cannot be looked into" in found.reason
+
+
+def test_a_process_that_runs_what_is_not_its_program(tmp_path: Path) -> None:
+    """It moves its code to memory of nobody's, so that no file is mapped that could be read."""
+    (tmp_path / "moves.c").write_text(_MOVES)
+    subprocess.run(["cc", "-O1", "-o", tmp_path / "moves", tmp_path / "moves.c"], check=True)
+    process = subprocess.Popen(
+        ["postgres: alice shop 10.0.0.1(5000) idle"],
+        executable=tmp_path / "moves",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n", "it has moved"
+        found = read_session(process.pid)
+    finally:
+        process.communicate()
+    assert (found.user, found.database, found.client) == ("", "", "10.0.0.1:5000")
+    assert found.reason.endswith("cannot be looked into: it has no program mapped")
