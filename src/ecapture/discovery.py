@@ -174,25 +174,35 @@ class Discovery:
 
     def _attach_named(self, path: str) -> None:
         try:
-            found = Path(path).stat()
+            Path(path).stat()
         except OSError as error:
             raise TargetNotFound(
                 looked_for=path,
                 looked_in=f"the file system ({error.strerror})",
                 hint="`ecapture targets` lists the files that processes use",
             ) from None
+        # Held open: whoever owns the directory may put another file there, with code elsewhere.
         with ElfFile(path) as elf:
-            if elf.machine != platform.machine():
-                raise NotExecutable(
-                    path=path, reason=f"is built for {elf.machine}, this is {platform.machine()}"
-                )
-            named, at = self._config.server_function, self._config.server_offset
-            by_hand = bool(named) or at is not None
-            from ecapture.binary.identify import identify, identify_server  # noqa: PLC0415
+            held = f"/proc/self/fd/{elf.fileno()}"
+            try:
+                self._attach_held(elf, held, path)
+            except ECaptureError as error:  # it is known by the name that it was given
+                error.fields |= {k: path for k, value in error.fields.items() if value == held}
+                raise
 
-            library = identify_server(elf, named=named, at=at) if by_hand else identify(elf)
+    def _attach_held(self, elf: ElfFile, held: str, path: str) -> None:
+        if elf.machine != platform.machine():
+            raise NotExecutable(
+                path=path, reason=f"is built for {elf.machine}, this is {platform.machine()}"
+            )
+        named, at = self._config.server_function, self._config.server_offset
+        by_hand = bool(named) or at is not None
+        from ecapture.binary.identify import identify, identify_server  # noqa: PLC0415
+
+        library = identify_server(elf, named=named, at=at) if by_hand else identify(elf)
+        found = elf.status
         if library is not None and self._chosen_kind(library):
-            library = self._completion.of(path, library)
+            library = self._completion.of(held, library)
         possible = [kind for probe in self._chosen for kind in probe.kinds]
         kinds = ", ".join(kind for kind in possible if kind not in KEYS_ONLY)
         if library is None or not (self._places(library) or self._has_keys(library)):
@@ -207,11 +217,11 @@ class Discovery:
                 ),
             )
         for pid in self._only or (0,):
-            self._attach(path, path, library, (found.st_dev, found.st_ino, pid, False))
+            self._attach(held, path, library, (found.st_dev, found.st_ino, pid, False))
         mapped = _mapped_now(found)
         if self._has_keys(library):
             keys = _key_keys(found, self._only)
-            found_keys = self._attach_keys(path, path, library, keys, older=mapped)
+            found_keys = self._attach_keys(held, path, library, keys, older=mapped)
             if not found_keys and not self._places(library):
                 raise AttachRefused(hook=path, reason="its keys cannot be read")
         if not mapped:

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 from harness import CAPTURES, run_ecapture
-from peers import assert_exact, installed_libssl, mapped_libssl, programs
+from peers import (
+    assert_conversation,
+    assert_exact,
+    conversations_of,
+    installed_libssl,
+    mapped_libssl,
+    programs,
+)
+
+from ecapture.binary import identify as judging
+from ecapture.config import CaptureConfig
 
 pytestmark = CAPTURES
 
@@ -60,6 +70,28 @@ def test_a_library_that_was_replaced_before_the_capture(capture, peer, private_c
         program.run()
         run.finish()
     assert_exact(run.shown(), program)
+
+
+def test_a_file_named_by_hand_is_the_one_that_was_looked_into(
+    watch, peer, private_copy, monkeypatch
+):
+    library = private_copy / "libssl.so.3"
+    program = peer("pair", "--wait-go", env={"LD_LIBRARY_PATH": str(private_copy)})
+    program.wait_for("ready")
+    look = judging.identify
+
+    def replaced_meanwhile(elf):
+        found = look(elf)
+        Path(shutil.copy("/bin/true", private_copy / "other")).rename(library)
+        return found
+
+    monkeypatch.setattr(judging, "identify", replaced_meanwhile)
+    watching = watch(CaptureConfig(libraries=(str(library),)))
+    program.run()
+    events = watching.finish()
+    for done in program.of("done"):
+        (conversation,) = conversations_of(events, done)
+        assert_conversation(conversation, done, program)
 
 
 @pytest.mark.needs("mapping_watch")
