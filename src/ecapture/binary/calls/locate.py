@@ -28,8 +28,6 @@ _RULES: Final[dict[Kind, tuple[str, Callable[[Code], openssl.Recognised]]]] = {
     "openssl": (openssl.SOURCE, openssl.recognise),
     "boringssl": (boringssl.SOURCE, boringssl.recognise),
 }
-_MACHINES: Final = ("x86_64", "aarch64")
-_QUICK_BYTES: Final = 16 << 20
 
 
 def complete(elf: ElfFile, library: Library) -> Library:

@@ -245,4 +245,6 @@ def _vector(word: int) -> tuple[Operation, ...]:
         return _lose(target)
     if word & 0xBFE0EC00 == 0x0E002C00:  # smov, umov
         return _lose(target)
-    return (Forget(),) if word & 0x5F203C00 == 0x1E202000 else ()
+    # fcmp and, with a condition, fccmp
+    compares = word & 0x5F203C00 == 0x1E202000 or word & 0x5F200C00 == 0x1E200400
+    return (Forget(),) if compares else ()

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the code that uses a field to the walk that leads to it.
 
-Three kinds of code are read:
+Four kinds of code are read:
 
 - accessors (``SSL_get_client_random`` and the like): what they return or copy;
 - the log function: where it takes the client random from that it prints;
-- calls of the log function: where the master and exporter secrets stand that it is handed.
-
+- calls of the log function: where the master and exporter secrets stand that it is handed;
 - the function that updates traffic keys: which two secrets it takes, one or the other.
 
 OpenSSL keeps the TLS 1.3 secrets in arrays of 64 bytes (``EVP_MAX_MD_SIZE``), in one order from

@@ -11,8 +11,8 @@ OpenSSL before 1.1.1 has no log function: there ``tls1_generate_master_secret`` 
 the answer. A symbol and the labels that disagree, two functions with equal claims, an address that
 is not the start of a function, an import's stub: each is a reason to refuse, never a guess.
 
-The result depends on the file's bytes alone, so it can be remembered by build id and verified by
-``Site.head``.
+The result depends on the file's bytes alone, so it can be remembered (``remembered``); what is
+remembered is verified by ``Site.head``.
 """
 
 from __future__ import annotations

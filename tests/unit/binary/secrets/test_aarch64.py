@@ -38,6 +38,9 @@ SP = 31
         (0xB0000001, (Set(1, 0x42000),)),  # adrp x1, +1 page
         (0xF0FFFFE0, (Set(0, 0x40000),)),  # adrp x0, -1 page
         (0x10000080, (Set(0, AT + 16),)),  # adr x0, +16
+        (0x1E611000 | 0x400, (Forget(),)),  # fccmp d0, d1, #0, ne
+        (0x1E612000, (Forget(),)),  # fcmp d0, d1
+        (0x1E612C00, ()),  # fcsel d0, d0, d1, cs
         (0x91062260, (Add(0, 19, 0x188),)),  # add x0, x19, #0x188
         (0xD10083FF, (Add(SP, SP, -32),)),  # sub sp, sp, #32
         (0x910003FD, (Add(29, SP, 0),)),  # mov x29, sp
