@@ -3,10 +3,11 @@
 
 rustls has an object for each direction, and nothing that the kernel sees of one leads to the other.
 So each is a conversation of its own there. Two of one process that are held over the same socket
-are one: the one seen first lends its key to the other. Without addresses nothing is joined.
+are one: the one seen first lends its key to the other. Without addresses nothing is joined. Where a
+connection changes its keys, an object takes the place of another, whose bytes it goes on behind.
 
-Invariants: order never changes; what was shown under one key keeps it; of two halves that end, the
-first ends the whole; what is remembered is bounded.
+Invariants: order never changes; what was shown under one key keeps it; the bytes of a direction are
+counted through; of two halves that end, the first ends the whole; what is remembered is bounded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from collections.abc import Hashable
 import msgspec
 
 from ecapture._wire import HOOK_HALF
-from ecapture.events import ConversationEnd, ConversationKey, Event, Plaintext, ProcessExit
+from ecapture.events import (
+    ConversationEnd,
+    ConversationKey,
+    Direction,
+    Event,
+    Plaintext,
+    ProcessExit,
+)
 from ecapture.pipeline import _tally
 
 _MAXIMUM_KNOWN = 65536
@@ -24,9 +32,11 @@ _PIECES = (Plaintext,)
 
 
 class _Whole(msgspec.Struct, gc=False):
-    # A conversation under the key of its first half; all halves that had it, and their ends.
+    # A conversation under the key of its first half; all halves that had it, each with how many
+    # bytes of its direction were before it; how many there are; and between whom.
     key: ConversationKey
-    members: list[ConversationKey]
+    members: dict[ConversationKey, int]
+    told: dict[Direction, int]
     ends: Hashable = None
 
 
@@ -75,18 +85,21 @@ class Halves:
             whole = self._join(event)
         elif whole.ends is None:
             self._learn_ends(whole, event)
-        if whole.key == event.conversation:
+        before = whole.members[event.conversation]
+        offset = event.stream_offset + before
+        whole.told[event.direction] = offset + event.length
+        if whole.key == event.conversation and not before:
             return event
-        return msgspec.structs.replace(event, conversation=whole.key)
+        return msgspec.structs.replace(event, conversation=whole.key, stream_offset=offset)
 
     def _join(self, event: Plaintext) -> _Whole:
         whole = self._of_ends.get(_ends(event))
         if whole is None:
             while len(self._of_member) >= _MAXIMUM_KNOWN:
                 self._forget(self._of_member[next(iter(self._of_member))])
-            whole = _Whole(event.conversation, [])
+            whole = _Whole(event.conversation, {}, {"read": 0, "write": 0})
             self._learn_ends(whole, event)
-        whole.members.append(event.conversation)
+        whole.members[event.conversation] = whole.told[event.direction]
         self._of_member[event.conversation] = whole
         return whole
 
@@ -105,7 +118,7 @@ class Halves:
             del self._over[event.conversation]
             return []
         self._forget(whole)
-        whole.members.remove(event.conversation)
+        del whole.members[event.conversation]
         self._over.update(dict.fromkeys(whole.members))
         while len(self._over) > _MAXIMUM_KNOWN:
             del self._over[next(iter(self._over))]

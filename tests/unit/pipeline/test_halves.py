@@ -4,8 +4,17 @@ from __future__ import annotations
 import pytest
 
 from ecapture._wire import HOOK_HALF
-from ecapture.events import UNKNOWN_ENDS, Connection, ConversationEnd, Plaintext, ProcessExit
+from ecapture.events import (
+    UNKNOWN_ENDS,
+    Connection,
+    ConversationEnd,
+    Gap,
+    Plaintext,
+    ProcessExit,
+    Summary,
+)
 from ecapture.pipeline import halves
+from ecapture.pipeline.flows import Flows
 from ecapture.pipeline.halves import Halves
 
 OURS = Connection("ipv4", "127.0.0.1", 1, "127.0.0.1", 2, "inferred")
@@ -13,7 +22,7 @@ THEIRS = Connection("ipv4", "127.0.0.1", 3, "127.0.0.1", 2, "inferred")
 WRITES, READS, LATER = (7, 17, 1), (7, 32, 1), (7, 49, 9)
 
 
-def said(conversation, connection=OURS, direction="write", hook=HOOK_HALF, pid=7):
+def said(conversation, connection=OURS, direction="write", hook=HOOK_HALF, pid=7, at=0):
     return Plaintext(
         time_ns=0,
         pid=pid,
@@ -24,7 +33,7 @@ def said(conversation, connection=OURS, direction="write", hook=HOOK_HALF, pid=7
         conversation=conversation,
         connection=connection,
         no_connection="" if connection else UNKNOWN_ENDS,
-        stream_offset=0,
+        stream_offset=at,
         call_length=1,
         call_offset=0,
         length=1,
@@ -76,6 +85,22 @@ def test_what_was_shown_keeps_its_key():
 def test_keys_that_are_changed_change_no_conversation():
     stage = Halves()
     assert keys(stage.feed([said(WRITES), said(READS), said(LATER)])) == [WRITES] * 3
+
+
+def test_bytes_are_counted_through_where_keys_are_changed():
+    stage, flows = Halves(), Flows(Summary())
+    pieces = [
+        said(WRITES),
+        said(READS, direction="read"),
+        said(READS, direction="read", at=1),
+        said(LATER, direction="read", at=3),  # what came before it was lost
+        said(LATER, direction="read", at=4),
+        said(WRITES, at=1),
+    ]
+    joined = stage.feed(pieces)
+    assert [event.stream_offset for event in joined] == [0, 0, 1, 5, 6, 1]
+    (gap,) = [event for event in flows.feed(joined) if isinstance(event, Gap)]
+    assert (gap.direction, gap.stream_offset, gap.length) == ("read", 2, 3)
 
 
 @pytest.mark.parametrize("first", [WRITES, READS])
