@@ -54,7 +54,7 @@ _PROTOBUF: Final = frozenset(
 _CHARSETS: Final = frozenset(
     {"big5", "euc-jp", "euc-kr", "gb18030", "gb2312", "gbk", "iso-2022-jp", "koi8-r", "koi8-u"}
     | {"shift_jis", "utf-16", "utf-16be", "utf-16le", "utf-32"}
-    | {f"iso-8859-{part}" for part in range(1, 17)}
+    | {f"iso-8859-{part}" for part in range(1, 17) if part != 12}  # which was given up
     | {f"windows-125{page}" for page in range(9)}
 )
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from spoken import response_head
 
 from ecapture.formats.content import (
+    _CHARSETS,
     ContentType,
     content_type,
     field_text,
@@ -37,6 +38,15 @@ def kind_of(value: str) -> ContentType:
 )
 def test_content_type(value: str, expected: ContentType) -> None:
     assert kind_of(value) == expected
+
+
+def test_every_charset_that_is_looked_up_is_one() -> None:
+    # ISO 8859-12 was given up; a server may name it all the same.
+    for name in [*sorted(_CHARSETS), "iso-8859-12", "iso-8859-17", "windows-1259"]:
+        kind = kind_of(f"text/plain; charset={name}")
+        assert text_of("abcd".encode(kind.charset), kind, cut=False) == "abcd"
+        assert printable("abcd".encode(kind.charset), kind) == b"abcd"
+    assert kind.charset == "utf-8"
 
 
 def test_a_content_type_without_end_is_cut() -> None:
