@@ -271,11 +271,12 @@ class ConversationFormat:
         return pieces
 
     def _opening(self, event: HttpMessage | Said, words: str) -> bytes:
-        line = self._lines.opening(event, event.time_ns) + words
+        line = self._lines.opening(event, event.time_ns)
         if self._colour:
-            line, bracket, marks = line.partition(" [")
-            line = paint(line, DIM) + (f" {paint(f'[{marks}', NOTE)}" if bracket else "")
-        return f"{line}\n".encode()
+            words, bracket, marks = words.partition(" [")
+            end = f" {paint(f'[{marks}', NOTE)}" if bracket else ""
+            return f"{paint(line + words, DIM)}{end}\n".encode()
+        return f"{line}{words}\n".encode()
 
     def _note(self, text: str) -> bytes:
         return f"{paint(f'[{text}]', NOTE) if self._colour else f'[{text}]'}\n".encode()

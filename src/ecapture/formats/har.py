@@ -18,8 +18,9 @@ sockets), ``n`` is always 0 and the tail comes with ``closing``.
    the method UNKNOWN and the URL of its peer; a request without a response has one with the status
    0. Both have a ``comment`` and ``_marks``.
 2. ``send`` ends with the request's last byte, ``receive`` begins with the response's header fields
-   (the first that is known of it); ``wait`` is between. Name resolution, connecting and the
-   handshake are not seen: -1.
+   (the first that is known of it); ``wait`` is between. A response that begins before the request
+   has ended (gRPC, early refusals) ends ``send``: times never overlap. Name resolution, connecting
+   and the handshake are not seen: -1.
 3. HTTP/2 is "HTTP/2", which Firefox writes and mitmproxy 11 understands; it takes "HTTP/2.0" for
    HTTP/1.1. Lengths of its header blocks are those sent, compressed; pseudo-header fields are in
    the method, URL and status.
@@ -164,7 +165,10 @@ def _milliseconds(nanoseconds: int) -> float:
 def _timings(request: HttpMessage | None, response: HttpMessage | None) -> types.Timings:
     send = wait = receive = 0.0
     if request is not None:
-        send = _milliseconds(request.time_ns - request.started_ns)
+        sent_ns = request.time_ns
+        if response is not None:
+            sent_ns = min(sent_ns, response.started_ns)
+        send = _milliseconds(sent_ns - request.started_ns)
     if response is not None:
         receive = _milliseconds(response.time_ns - response.started_ns)
         if request is not None:

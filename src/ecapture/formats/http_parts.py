@@ -89,7 +89,8 @@ def url_of(head: Head, connection: Connection | None, *, server: bool) -> str:
     """A valid URL for a request: what it does not tell is taken from the connection.
 
     The scheme is https unless the request says otherwise: what is seen went through TLS. A host
-    that nobody knows is ``unknown.invalid`` (RFC 2606).
+    that nobody knows is ``unknown.invalid`` (RFC 2606). Bytes that may not stand in one are
+    encoded as they were sent, whatever their charset.
     """
     host = host_of(head)
     match = _HOST.fullmatch(host)
@@ -106,7 +107,7 @@ def url_of(head: Head, connection: Connection | None, *, server: bool) -> str:
         path = f"/{path}"
     scheme = (head.scheme or _scheme(head.target)).lower()
     scheme = scheme if scheme in ("http", "https") else "https"
-    path = quote(field_text(path), safe=_URI_SAFE)
+    path = quote(path, safe=_URI_SAFE, encoding="latin-1", errors="replace")
     return f"{scheme}://{host}{_BAD_PERCENT.sub('%25', path)}"
 
 

@@ -29,18 +29,20 @@ def escaped_json(encoded: bytes) -> bytes:
 
 
 def word(text: str) -> str:
-    r"""A word of a header line: printable ASCII as it is, blanks and the rest as \xNN or \uNNNN."""
+    r"""A word of a header line: printable ASCII, the rest as \xNN, \uNNNN or \UNNNNNNNN."""
     return _UNSAFE_WORD.sub(_escape, text) or "-"
 
 
 def phrase(text: str) -> str:
-    r"""Words for a header line: printable ASCII and blanks, the rest as \xNN or \uNNNN."""
+    r"""Words for a header line: printable ASCII and blanks as they are, the rest as in ``word``."""
     return _UNSAFE_PHRASE.sub(_escape, text[:_LONGEST_PHRASE])
 
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    if code < 256:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def endpoint(address: str, port: int) -> str:

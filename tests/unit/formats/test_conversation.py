@@ -23,7 +23,7 @@ from spoken import (
     said,
 )
 
-from ecapture.events import ConversationEnd, Event, ProcessExit
+from ecapture.events import Connection, ConversationEnd, Event, ProcessExit
 from ecapture.formats.conversation import ConversationFormat
 from ecapture.protocols.messages import (
     GrpcMessage,
@@ -307,6 +307,15 @@ def test_colours_go_around_what_is_escaped() -> None:
     plain = re.sub(rb"\x1b\[[0-9;]*m", b"", text)
     assert plain == shown(pair.request, pair.response, terminal=True)
     assert b"\x1b" not in plain
+
+
+def test_an_address_in_brackets_is_no_mark() -> None:
+    ends = Connection("ipv6", "::1", 40000, "::2", 443, "descriptor")
+    text = shown(http("response", connection=ends, marks=(Mark.GAP,)), colour=True)
+    assert b"\x1b[2m--- " in text
+    assert re.search(
+        rb" \[::2\]:443 > \[::1\]:40000 http/1.1 response length=\d+\x1b\[0m \x1b\[33m\[gap\]", text
+    )
 
 
 def test_colours_of_the_rest() -> None:

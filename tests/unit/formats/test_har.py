@@ -257,6 +257,16 @@ def test_what_is_posted() -> None:
     ]
 
 
+def test_times_that_overlap_are_counted_once() -> None:
+    """As in a call of gRPC that streams both ways: 11 ms in all, not 20."""
+    asked = http("request", started_ns=START, time_ns=START + 10_000_000)
+    answered = http("response", started_ns=START + 1_000_000, time_ns=START + 11_000_000)
+    entry = entry_of(exchange(request=asked, response=answered))
+    assert entry["time"] == 11.0
+    timings = entry["timings"]
+    assert (timings["send"], timings["wait"], timings["receive"]) == (1.0, 0, 10.0)
+
+
 def test_times_never_run_backwards() -> None:
     early = http("response", started_ns=START - 5, time_ns=START - 9)
     timings = entry_of(exchange(response=early))["timings"]

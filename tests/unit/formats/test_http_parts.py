@@ -35,6 +35,9 @@ from ecapture.formats.http_parts import (
         ({"target": "http://other?y", "fields": ()}, "other", "?y", "http://other/?y"),
         ({"target": "HTTP://other/x"}, "other", "/x", "http://other/x"),
         ({"target": "ws://other/x"}, "other", "/x", "https://other/x"),
+        # as bytes: in UTF-8, and in latin-1, which is another path
+        ({"target": "/\xc3\xa9"}, "example.com", "/\xc3\xa9", "https://example.com/%C3%A9"),
+        ({"target": "/\xe9"}, "example.com", "/\xe9", "https://example.com/%E9"),
         ({"target": "*", "method": "OPTIONS"}, "example.com", "*", "https://example.com/*"),
         ({"target": "a:443", "method": "CONNECT"}, "a:443", "", "https://a:443/"),
         ({"target": "", "authority": "a:22", "method": "CONNECT"}, "a:22", "", "https://a:22/"),
@@ -45,8 +48,7 @@ from ecapture.formats.http_parts import (
         ({"authority": "a:65536"}, "a:65536", "/path?q=1", "https://10.0.0.2:443/path?q=1"),
         ({"authority": "[::1]:1"}, "[::1]:1", "/path?q=1", "https://[::1]:1/path?q=1"),
         ({"authority": "a b"}, "a b", "/path?q=1", "https://10.0.0.2:443/path?q=1"),
-        ({"target": '/é "%zz%41'}, "example.com", '/é "%zz%41', "https://example.com/%C3%A9%20%22%25zz%41"),
-        ({"target": "/\xc3\xa9"}, "example.com", "/\xc3\xa9", "https://example.com/%C3%A9"),
+        ({"target": '/é "%zz%41'}, "example.com", '/é "%zz%41', "https://example.com/%E9%20%22%25zz%41"),
     ],
 )  # fmt: skip
 def test_requests(changes, host: str, path: str, url: str) -> None:

@@ -23,6 +23,8 @@ BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069
         ("\x1b[2J", "\\x1b[2J"),
         ("back\\slash", "back\\x5cslash"),
         ("ä\u202e", "\\xe4\\u202e"),
+        ("\U0001f600", "\\U0001f600"),
+        ("\u1f600", "\\u1f600"),  # two characters
         ("", "-"),
     ],
 )
