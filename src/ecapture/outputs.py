@@ -20,6 +20,7 @@ from ecapture.events import (
     ProcessExit,
     Served,
     SessionFacts,
+    Statement,
 )
 from ecapture.kernel.recording import Frame, Metadata, ProcessFacts, frame, opening
 from ecapture.shell_events import ShellCommand
@@ -29,6 +30,7 @@ from ecapture.sinks.destination import (
     Sink,
     Stdout,
     WebSocketDestination,
+    is_terminal,
     open_sink,
     parse,
 )
@@ -161,7 +163,7 @@ class HarOutput:
             version=version(),
             container_of=container_of,
             seekable=self._writer.seekable,
-            terminal=isinstance(destination, Stdout) and os.isatty(1),
+            terminal=is_terminal(destination),
         )
 
     def opening(self, _metadata: Metadata) -> None:
@@ -195,12 +197,14 @@ class PacketOutput:
     ) -> None:
         from ecapture.formats.capture_file import CaptureFileFormat  # noqa: PLC0415
 
-        if isinstance(destination, Stdout) and os.isatty(1):
+        if is_terminal(destination):
             raise UsageError(
                 option="-m pcap",
-                problem="packets are binary and standard output is a terminal",
+                problem="packets are binary and would go to a terminal",
                 hint="write them to a file with -w FILE",
             )
+        # A batch is a message or none, so that none that is sent lacks an interface of its own.
+        self._whole = isinstance(destination, WebSocketDestination)
         host = os.uname()
         self._format = CaptureFileFormat(
             hardware=host.machine,
@@ -210,6 +214,7 @@ class PacketOutput:
         self._writer = open_sink(
             destination,
             opening=self._format.opening,
+            opening_here=self._format.opening_here,
             closing=Closing(self._format.closing_size, lambda: self._format.closing(counts_of())),
         )
 
@@ -224,8 +229,10 @@ class PacketOutput:
 
     def events(self, events: list[Event]) -> None:
         """Write the blocks of one batch with one call."""
-        self._writer.write(*self._format.encode(events))
-        self._format.written()
+        pieces = self._format.encode(events)
+        if self._whole:
+            pieces = [b"".join(pieces)]
+        self._format.written(kept=self._writer.write(*pieces) is not False)
 
     def close(self, _losses: Losses) -> None:
         """Write what is queued."""
@@ -246,10 +253,10 @@ class RecordOutput:
         self._session_of = session_of
         self._described: dict[int, str] = {}
         self._metadata = Metadata(0)
-        if isinstance(destination, Stdout) and os.isatty(1):
+        if is_terminal(destination):
             raise UsageError(
                 option="-m record",
-                problem="a recording is binary and standard output is a terminal",
+                problem="a recording is binary and would go to a terminal",
                 hint="write it to a file with -w FILE",
             )
         self._writer = open_sink(destination, opening=self._beginning)
@@ -273,8 +280,9 @@ class RecordOutput:
     def events(self, events: list[Event]) -> None:
         """Write what can be looked up only now: the containers of processes."""
         for event in events:
-            if type(event) is Plaintext and event.conversation[0] not in self._described:
-                self._describe(event.pid)
+            if type(event) is Plaintext or type(event) is Statement:
+                if event.pid not in self._described:
+                    self._describe(event.pid)
             elif type(event) is ShellCommand:
                 self._describe_shell(event)
             elif type(event) is Served and event.pid not in self._described:

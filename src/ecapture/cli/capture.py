@@ -202,7 +202,7 @@ def _tell_late(count: int) -> None:
 def _writes_to_stdout(given: dict[str, Any]) -> bool:
     if key_log(given) == STDOUT:
         return True
-    if packet_file(given) == STDOUT:
+    if STDOUT in (packet_file(given), given["eventaddr"]):
         return True
     if only_packets(given):
         return False

@@ -23,7 +23,7 @@ from ecapture.outputs import (
     open_destinations,
 )
 from ecapture.pipeline.stage import Stage
-from ecapture.sinks.destination import Destination, Stdout, parse
+from ecapture.sinks.destination import Destination, is_terminal, parse
 from ecapture.sinks.rotation import Rotation
 
 MODES = ("text", "jsonl", "har", "record", "keylog", "pcap")
@@ -215,7 +215,7 @@ def _check_key_log(given: dict[str, Any], keys: str) -> None:
             option="-w", problem="there are only keys to write", hint="name their file with -k FILE"
         )
     main = packet_file(given) if only_packets(given) else given["output"]
-    if not only_keys(given) and keys == (main or STDOUT):
+    if not only_keys(given) and keys == (main or (None if given["eventaddr"] else STDOUT)):
         raise UsageError(
             option="-k",
             problem="keys and everything else cannot go to the same place",
@@ -236,7 +236,7 @@ def _main_output(
             problem=f"{mode!r} is no mode of this version",
             hint=f"modes: {', '.join(MODES)}",
         )
-    terminal = isinstance(destination, Stdout) and os.isatty(1)
+    terminal = is_terminal(destination)
     if mode == "record":
         return RecordOutput(destination, container_of, session_of)
     if mode == "har":

@@ -17,7 +17,8 @@ a file that is followed by another ends with the counts of all its interfaces.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from ecapture.events import Event, Interface, InterfaceCounts, Packets, Secret
@@ -37,8 +38,8 @@ _FEW_BYTES, _MOST_BYTES = 64 << 10, 4 << 20
 class CaptureFileFormat:
     """Events to blocks. ``hardware``, ``system`` and ``application`` describe who captured.
 
-    Once what ``encode`` returned is written, ``written`` must be called: until then ``opening``
-    tells only of interfaces from before.
+    Once what ``encode`` returned is written or dropped, ``written`` must be called: until then
+    ``opening`` tells only of interfaces from before.
     """
 
     def __init__(self, *, hardware: str, system: str, application: str) -> None:
@@ -51,11 +52,19 @@ class CaptureFileFormat:
         self._recent_bytes = 0
         self._told: list[tuple[int, bytes]] = []
 
-    def opening(self) -> bytes:
-        """What a file begins with."""
-        recent = b"".join(lines for _time_ns, lines in self._recent)
+    def opening(self, known: int | None = None) -> bytes:
+        """What a file begins with; ``known`` is how many interfaces are told of, None for all."""
+        recent = b"".join(lines for _time_ns, lines in tuple(self._recent))
         secrets = decryption_secrets(recent) if recent else b""
-        return self._section + b"".join(self._interfaces) + secrets
+        return self._section + b"".join(self._interfaces[:known]) + secrets
+
+    def opening_here(self) -> Callable[[], bytes]:
+        """What makes the opening of a file that begins with what is encoded next.
+
+        It may be called at any time, in another thread, too: interfaces that are told of from now
+        on are in what is encoded, and must not be told of twice.
+        """
+        return partial(self.opening, len(self._interfaces))
 
     def closing_size(self) -> int:
         """How many bytes ``closing`` will give at most."""
@@ -86,10 +95,11 @@ class CaptureFileFormat:
             self._told.append((max(secret.time_ns for secret in secrets), lines))
         return [*self._coming, *told, *packets, *statistics]
 
-    def written(self) -> None:
-        """The last batch is in a file."""
-        self._interfaces += self._coming
-        self._coming.clear()
+    def written(self, *, kept: bool = True) -> None:
+        """The last batch is in a file; or it was dropped, then its interfaces come again."""
+        if kept:
+            self._interfaces += self._coming
+            self._coming.clear()
         recent = self._recent
         for time_ns, lines in self._told:
             recent.append((time_ns, lines))

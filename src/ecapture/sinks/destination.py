@@ -7,6 +7,8 @@ anything else is a file.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from typing import Final, NoReturn, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -58,8 +60,8 @@ class Sink(Protocol):
     def begin(self) -> None:
         """What is to be written comes: the content of an earlier run gives way."""
 
-    def write(self, *pieces: bytes) -> None:
-        """Queues pieces. Where messages are sent, each piece is one."""
+    def write(self, *pieces: bytes) -> bool | None:
+        """Queues pieces. Where messages are sent, each piece is one. False: some were dropped."""
 
     def tick(self) -> None:
         """Time has passed though nothing came: call it now and then."""
@@ -122,31 +124,59 @@ def _more_than_host_and_port(parts: SplitResult) -> bool:
     return bool(parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc)
 
 
+def is_terminal(destination: Destination) -> bool:
+    """Whether a terminal shows what is written there. Raises SinkError as ``open_sink`` does."""
+    if isinstance(destination, Stdout):
+        return os.isatty(1)
+    if not isinstance(destination, FileDestination):
+        return False
+    try:
+        if not stat.S_ISCHR(os.stat(destination.path).st_mode):  # noqa: PTH116 - follows links
+            return False
+    except OSError:
+        return False
+    fd = open_output(destination.path, option=destination.option)
+    try:
+        return os.isatty(fd)
+    finally:
+        os.close(fd)
+
+
 def open_sink(
     destination: Destination,
     *,
     opening: Callable[[], bytes] = bytes,
+    opening_here: Callable[[], Callable[[], bytes]] | None = None,
     closing: Closing | None = None,
     text: bool = False,
 ) -> Sink:
     """Opens it. Raises SinkError, or UsageError where something is not installed.
 
     ``opening`` gives what every file and every connection begins with. It is asked when there is
-    something to be written, or at the end; ``closing`` what files end with that are set aside.
+    something to be written, or at the end; ``opening_here`` is for receivers, whose connections
+    may begin at any write: see ``forward``. ``closing`` is what files end with that are set aside.
     ``text`` says that pieces are text, where that matters.
     """
     if isinstance(destination, TcpDestination):
         from ecapture.sinks.tcp import tcp_sink  # noqa: PLC0415 - slow to import
 
-        return tcp_sink(destination.host, destination.port, opening=opening)
+        host, port = destination.host, destination.port
+        return tcp_sink(host, port, opening=opening, opening_here=opening_here)
     if isinstance(destination, WebSocketDestination):
         from ecapture.sinks.websocket import websocket_sink  # noqa: PLC0415 - slow to import
 
-        return websocket_sink(destination.url, text=text, opening=opening)
+        url = destination.url
+        return websocket_sink(url, text=text, opening=opening, opening_here=opening_here)
     if isinstance(destination, Stdout):
         return _Opened(Writer(1, "standard output", owned=False), opening)
     if destination.rotate is not None:
-        return RotatingFile(destination.path, destination.rotate, opening=opening, closing=closing)
+        return RotatingFile(
+            destination.path,
+            destination.rotate,
+            opening=opening,
+            closing=closing,
+            option=destination.option,
+        )
     path, option = destination.path, destination.option
     fd = open_output(path, option=option)
     return _Opened(Writer(fd, path, owned=True, option=option), opening)

@@ -12,7 +12,9 @@ from a thread of its own:
    tcp(7)). What was not confirmed when a connection broke is sent again on the next one, from its
    beginning: no piece is ever continued on another connection. So a piece may arrive twice, but is
    not lost unnoticed while the other end's system is alive.
-4. ``opening`` is sent first on every connection.
+4. ``opening`` is sent first on every connection. Where it depends on what was written before,
+   ``opening_here`` is asked with every write: it gives what makes the opening of a connection that
+   begins with that write.
 """
 
 from __future__ import annotations
@@ -37,6 +39,9 @@ CONNECT_SECONDS: Final = 5.0
 """How long one attempt to connect may take."""
 _CONFIRM_SECONDS: Final = 0.02  # how often we look whether all is confirmed, when it is waited for
 _WATCH_SECONDS: Final = 0.5  # and how often when nothing else is to be done
+
+
+_Piece = tuple[bytes, Callable[[], bytes]]  # and the opening of a connection that begins with it
 
 
 class Link(Protocol):
@@ -80,6 +85,7 @@ class Forwarder:
         *,
         joined: bool,
         opening: Callable[[], bytes] = bytes,
+        opening_here: Callable[[], Callable[[], bytes]] | None = None,
         queue_bytes: int = QUEUE_BYTES,
         pauses: tuple[float, float] = (0.1, 10.0),
         linger: float = 3.0,
@@ -89,15 +95,15 @@ class Forwarder:
         self._connect = connect
         self._name = name
         self._joined = joined
-        self._opening = opening
+        self._opening_here = opening_here or (lambda: opening)
         self._limit = queue_bytes
         self._first_pause, self._longest_pause = pauses
         self._linger = linger
         self._pause = 0.0
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[_Piece] = deque()
         self._queued = 0
         self._dropping = False
-        self._sent: deque[bytes] = deque()
+        self._sent: deque[_Piece] = deque()
         self._sent_bytes = 0
         self._opened = False
         self._ending = False
@@ -115,9 +121,13 @@ class Forwarder:
         self._thread = threading.Thread(target=self._run, name=f"send {name}", daemon=True)
         self._thread.start()
 
-    def write(self, *pieces: bytes) -> None:
-        """Queues pieces, or drops and counts them if the queue is full. Never waits."""
+    def write(self, *pieces: bytes) -> bool:
+        """Queues pieces, or drops and counts them if the queue is full. Never waits.
+
+        Returns whether all were queued.
+        """
         some = [b"".join(pieces)] if self._joined else pieces
+        lost, opening = self.lost_pieces, self._opening_here()
         with self._changed:
             for piece in some:
                 if not piece:
@@ -125,10 +135,11 @@ class Forwarder:
                 if self._queue and self._queued + len(piece) > self._limit:
                     self._drop(piece)
                 else:
-                    self._queue.append(piece)
+                    self._queue.append((piece, opening))
                     self._queued += len(piece)
                     self._dropping = False
             self._changed.notify_all()
+        return self.lost_pieces == lost
 
     def begin(self) -> None:
         """A connection has no earlier content."""
@@ -153,7 +164,7 @@ class Forwarder:
         with self._changed:
             left = [*self._sent, *self._queue]
         self.lost_pieces += len(left)
-        self.lost_bytes += sum(map(len, left))
+        self.lost_bytes += sum(len(piece) for piece, _ in left)
         if self.lost_pieces:
             raise SinkError(
                 destination=self._name,
@@ -200,23 +211,26 @@ class Forwarder:
                 self._changed.wait(_CONFIRM_SECONDS)
                 return
         if not self._opened:
-            opening = self._opening()
+            with self._changed:
+                make = self._queue[0][1] if self._queue else self._opening_here()
+            opening = make()
             if opening:
                 link.send(opening)
             self._opened = True
             return
         with self._changed:
-            piece = self._queue.popleft()
+            queued = self._queue.popleft()
+            piece = queued[0]
             self._queued -= len(piece)
-            self._sent.append(piece)
+            self._sent.append(queued)
             self._sent_bytes += len(piece)
         link.send(piece)
 
     def _confirm(self, unconfirmed: int) -> None:
         # Whatever is put around pieces makes bytes more, so this errs to the safe side.
         with self._changed:
-            while self._sent and self._sent_bytes - len(self._sent[0]) >= unconfirmed:
-                self._sent_bytes -= len(self._sent.popleft())
+            while self._sent and self._sent_bytes - len(self._sent[0][0]) >= unconfirmed:
+                self._sent_bytes -= len(self._sent.popleft()[0])
                 self._pause = 0.0
 
     def _reconnect(self) -> None:

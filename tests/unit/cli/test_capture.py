@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files stand for those that were named."""
+"""Which files stand for those that were named, and whose standard output is."""
 
 from __future__ import annotations
 
 import pytest
 
-from ecapture.cli.capture import nss_files
+from ecapture.cli.capture import _writes_to_stdout, nss_files, tls
 from ecapture.errors import UsageError
 
 
@@ -39,3 +39,20 @@ def test_nspr_alone_is_refused(folder):
 def test_any_other_file_is_taken_as_it_is():
     assert nss_files(["/opt/own/tls.so"], keys=True) == ("/opt/own/tls.so",)
     assert nss_files([], keys=True) == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        ((), True),
+        (("-w", "x"), False),
+        (("--eventaddr", "x"), False),
+        (("--eventaddr", "-"), True),
+        (("-w", "x", "--eventaddr", "-"), True),
+        (("-m", "pcap", "--eventaddr", "-"), True),
+        (("-m", "keylog"), False),
+        (("-w", "x", "-k", "-"), True),
+    ],
+)
+def test_a_command_has_no_standard_output_that_is_ours(words, ours):
+    assert _writes_to_stdout(tls.make_context("tls", list(words)).params) is ours

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import tty
+
 import pytest
+from records import plaintext
 
 from ecapture.cli.capture import tls
 from ecapture.cli.choices import _colour, key_log, make_outputs, make_stages, parses, truncation
@@ -146,3 +150,46 @@ def test_two_things_have_two_places(words, option, tmp_path, monkeypatch):
 def test_packets_are_neither_filtered_by_messages_nor_redacted(words):
     with pytest.raises(UsageError, match="packets"):
         make_stages(given(*words, "--pcapfile", "x"), nowhere)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_keys_to_standard_output_are_alone_there(tmp_path, elsewhere):
+    place = ["--eventaddr", str(tmp_path / "events")] if elsewhere else []
+    asked = given("-k", "-", *place)
+    if not elsewhere:
+        with pytest.raises(UsageError, match="same place"):
+            make_outputs(asked, nowhere)
+        return
+    for output in make_outputs(asked, nowhere):
+        output.opening(Metadata(0))
+        output.close(Losses())
+
+
+@pytest.mark.parametrize("mode", ["text", "jsonl"])
+def test_a_terminal_that_is_named_as_a_file_is_one(mode):
+    ours, theirs = os.openpty()
+    try:
+        tty.setraw(theirs)
+        (output,) = make_outputs(given("-m", mode, "--raw", "-w", os.ttyname(theirs)), nowhere)
+        output.opening(Metadata(0))
+        output.events([plaintext("\x1b[2Jé\u202e!".encode())])
+        output.close(Losses())
+        shown = os.read(ours, 4096)
+        while b"!" not in shown:
+            shown += os.read(ours, 4096)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "é".encode() in shown
+    assert not {0x1B, 0xE2}.intersection(shown)
+
+
+def test_what_is_binary_is_not_for_terminals_however_named():
+    ours, theirs = os.openpty()
+    try:
+        for mode in ("record", "pcap"):
+            with pytest.raises(UsageError, match="terminal"):
+                make_outputs(given("-m", mode, "-w", os.ttyname(theirs)), nowhere)
+    finally:
+        os.close(ours)
+        os.close(theirs)
