@@ -11,10 +11,14 @@ import sys
 from typing import TextIO
 
 from ecapture.errors import ECaptureError, PermissionMissing
+from ecapture.formats.words import escaped_json
 from ecapture.sinks.file import open_output
 
 # C0, DEL, C1; what turns the direction of writing around; bytes that are not UTF-8.
-_CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(
+    r"[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LINE = re.compile(r"\n(?=\S)")
 
 
 def visible(text: str) -> str:
@@ -23,6 +27,25 @@ def visible(text: str) -> str:
     Ends of lines and tabs stay. What stands for undecodable bytes is escaped, too.
     """
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def document(value: object) -> bytes:
+    r"""Values as JSON that may be shown on a terminal; what is not UTF-8 in names as \xNN."""
+    import msgspec  # noqa: PLC0415 - slow to import, seldom wanted
+
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_decodable(msgspec.to_builtins(value)))
+    return escaped_json(msgspec.json.format(encoded, indent=2))
+
+
+def _decodable(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {key: _decodable(one) for key, one in value.items()}
+    return [_decodable(one) for one in value] if isinstance(value, list) else value
 
 
 def say(text: str) -> None:
@@ -36,7 +59,8 @@ def say(text: str) -> None:
 
 class _Visible(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+        # A file may have a name of two lines: none of them begins like one that scripts wait for.
+        return _LINE.sub("\n  ", visible(super().format(record)))
 
 
 def complain(error: ECaptureError) -> None:

@@ -27,6 +27,7 @@ _PLACES: Final = {
     "keylogfile": "-k",
     "logaddr": "-l",
 }
+_ON_STDOUT: Final = frozenset({"output", "eventaddr", "pcapfile", "keylogfile"})  # as "-"
 
 
 def check(given: dict[str, Any], command: object = None) -> None:
@@ -71,13 +72,7 @@ def _check_empty(given: dict[str, Any]) -> None:
 def _check_modes(given: dict[str, Any]) -> None:
     mode = given["model"]
     if mode in ("keylog", "key"):
-        for name, option in (_TEXT | _SELECTING).items():
-            if given[name]:
-                raise UsageError(
-                    option=option,
-                    problem="a key log has no messages, only keys, which are whole or of no use",
-                    hint="leave it out, or write messages too: -m text -k FILE",
-                )
+        _check_keys(given)
     if mode != "text":
         for name in ("hex", "brief"):
             if given[name]:
@@ -86,6 +81,18 @@ def _check_modes(given: dict[str, Any]) -> None:
                     problem=f"is a look of text, and -m {mode} is none",
                     hint="leave out one of them",
                 )
+    if given["raw"] and mode in ("har", "pcap", "pcapng"):
+        raise UsageError(
+            option="--raw",
+            problem=f"shows messages unparsed, and -m {mode} has nothing to show then",
+            hint="leave it out, or use -m jsonl or text",
+        )
+    if mode in ("pcap", "pcapng") and given["truncate"] != "0":
+        raise UsageError(
+            option="--truncate",
+            problem="cuts messages, not packets",
+            hint="cut packets with --snaplen SIZE",
+        )
     if given["raw"] and given["brief"]:
         raise UsageError(
             option="--brief",
@@ -94,19 +101,50 @@ def _check_modes(given: dict[str, Any]) -> None:
         )
 
 
+def _check_keys(given: dict[str, Any]) -> None:
+    for name, option in (_TEXT | _SELECTING).items():
+        if given[name]:
+            raise UsageError(
+                option=option,
+                problem="a key log has no messages, only keys, which are whole or of no use",
+                hint="leave it out, or write messages too: -m text -k FILE",
+            )
+    if given["truncate"] != "0":
+        raise UsageError(
+            option="--truncate",
+            problem="a key that is cut is of no use",
+            hint="leave it out, or write messages too: -m text -k FILE",
+        )
+    if given["eventaddr"] is not None:
+        raise UsageError(
+            option="--eventaddr",
+            problem="there are no events but keys, which go to the file of -k",
+            hint="leave it out, or write messages too: -m text -k FILE",
+        )
+    if (given["rotate_size"] or given["rotate_time"]) and given.get("pcapfile") is None:
+        raise UsageError(
+            option="--eventrotatesize" if given["rotate_size"] else "--eventrotatetime",
+            problem="a key log is one file, which is appended to",
+            hint="leave it out, or write messages too: -m text -k FILE",
+        )
+
+
 def _check_places(given: dict[str, Any]) -> None:
     places: dict[object, str] = {}
     for name, option in _PLACES.items():
         path = given.get(name)
-        if not path or path == "-" or "://" in path:
+        if not path or "://" in path:
             continue
-        place = _place(path)
+        shown, place = path, _place(path)
+        if path == "-":
+            shown = "standard output"
+            place = shown if name in _ON_STDOUT else None
         if place is None:
             continue
         if place in places:
             raise UsageError(
                 option=option,
-                problem=f"{path} is the file of {places[place]}",
+                problem=f"{shown} is the file of {places[place]}",
                 hint=f"give each a file of its own, with {option} FILE",
             )
         places[place] = option

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from ecapture._wire import WIRE_VERSION
-from ecapture.cli.console import own_command, visible
+from ecapture.cli.console import document, own_command, visible
 from ecapture.cli.targets import examine as examine_targets
 from ecapture.errors import ECaptureError
 from ecapture.kernel import numbering
@@ -56,7 +56,7 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
     """
     findings = examine()
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2))
+        click.echo(document(findings))
     else:
         _show(findings)
     context.exit(3 if any(finding.verdict == "missing" for finding in findings) else 0)
@@ -290,7 +290,7 @@ def _running(name: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/comm"):
         try:
-            if path.read_text().strip() == name:
+            if path.read_text(errors="replace").strip() == name:
                 found.append(int(path.parent.name))
         except OSError:
             continue

@@ -14,10 +14,9 @@ from ecapture.binary.file import text_of_name
 from ecapture.binary.library import KEYS_ONLY, Library
 from ecapture.binary.process import Process, processes
 from ecapture.binary.scan import Found, Skipped, pinned, scan
-from ecapture.cli.console import own_command, say, visible
+from ecapture.cli.console import document, own_command, say, visible
 from ecapture.config import Scope
 from ecapture.errors import PermissionMissing, TargetError
-from ecapture.formats.words import escaped_json
 from ecapture.probes import probes
 
 _SHOWN = 20  # of what could not be looked at
@@ -54,8 +53,7 @@ def targets(*, as_json: bool, pids: tuple[int, ...]) -> None:
     Scope(pids=pids).check()
     found, skipped = examine(pids)
     if as_json:
-        # Processes give themselves names, and this may be a terminal.
-        click.echo(escaped_json(msgspec.json.format(msgspec.json.encode(found), indent=2)))
+        click.echo(document(found))
     else:
         _show(found)
     _tell_skipped(skipped)

@@ -2,6 +2,7 @@
 """What people are told goes to standard error or to a file, never to standard output."""
 
 import contextlib
+import json
 import logging
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def test_a_line_on_standard_error(capsys):
         ("\x1b]0;owned\a", r"\x1b]0;owned\x07"),
         ("\x9b31m\x7f", r"\x9b31m\x7f"),
         ("a\u202eb\udcff", r"a\u202eb\udcff"),
+        ("a\u061c\u200f\u2028b", r"a\u061c\u200f\u2028b"),
         ("two\n  lines\tof caf\xe9", "two\n  lines\tof caf\xe9"),
     ],
 )
@@ -40,6 +42,21 @@ def test_names_cannot_drive_the_terminal(capsys, text, shown):
     console.set_up_logging(debug=False, path=None)
     logging.getLogger("ecapture.x").warning("%s: odd", text)
     assert capsys.readouterr().err == f"ecapture: {shown}: odd\n"
+
+
+def test_no_file_s_name_is_a_line_that_scripts_wait_for(capsys):
+    console.set_up_logging(debug=False, path=None)
+    logging.getLogger("ecapture.x").warning("%s is not shown: odd", "/tmp/a\nready: 0\n\nsummary:")
+    assert capsys.readouterr().err == (
+        "ecapture: /tmp/a\n  ready: 0\n\n  summary: is not shown: odd\n"
+    )
+
+
+def test_a_document_is_json_that_does_not_drive_a_terminal():
+    names = [{"comm": "a\x9b\u202eb", "files": ["/caf\xe9", "/caf\udce9"]}]
+    shown = console.document(names)
+    assert rb"a\u009b\u202eb" in shown
+    assert json.loads(shown) == [{"comm": "a\x9b\u202eb", "files": ["/caf\xe9", r"/caf\xe9"]}]
 
 
 def test_a_closed_standard_error_is_no_reason_to_stop(monkeypatch):

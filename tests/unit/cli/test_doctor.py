@@ -35,6 +35,14 @@ def test_json_has_the_same_findings():
     assert set(found[0]) == {"subject", "verdict", "found", "costs", "remedy"}
 
 
+def test_json_of_odd_names(monkeypatch):
+    findings = [Finding("x", "ok", "/tmp/\x9b\udcff: odd")]
+    monkeypatch.setattr(doctor, "examine", lambda: findings)
+    shown = CliRunner().invoke(doctor.doctor, ["--json"]).stdout
+    assert "\x9b" not in shown
+    assert json.loads(shown)[0]["found"] == "/tmp/\x9b\\xff: odd"
+
+
 def test_the_table_names_every_subject(monkeypatch):
     findings = [
         Finding("[bold]x[/]", "ok", "/tmp/[/x]\x1b[2J"),

@@ -88,6 +88,9 @@ def test_the_table_escapes_what_processes_call_themselves(monkeypatch):
     shown = CliRunner().invoke(targets.targets, ["--json"]).stdout
     assert r"a\u009b31m" in shown
     assert json.loads(shown)[0]["comm"] == "a\x9b31m"
+    odd[:] = [target(comm="a\udcff", file="/tmp/\udce9")]
+    (found,) = json.loads(CliRunner().invoke(targets.targets, ["--json"]).stdout)
+    assert (found["comm"], found["file"]) == (r"a\xff", r"/tmp/\xe9")
 
 
 def test_nothing_found_is_said(monkeypatch, capsys):
