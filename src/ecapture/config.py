@@ -24,7 +24,6 @@ _PIDS_MAXIMUM, _NAMES_MAXIMUM = 16384, 256
 _RING_MINIMUM, _RING_MAXIMUM = 1 << 16, 1 << 30
 SNAP_MINIMUM = 18
 """The head of an Ethernet frame with a VLAN tag, in bytes."""
-Mode = Literal["text", "record"]
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -48,7 +47,7 @@ class Scope(msgspec.Struct, frozen=True):
             if not 0 <= uid < 1 << 32:
                 raise UsageError(option="--uid", problem=f"{uid} is no number that users have")
         for comm in self.comms:
-            if not comm or len(comm.encode()) >= COMM_LENGTH:
+            if not comm or len(os.fsencode(comm)) >= COMM_LENGTH:
                 raise UsageError(
                     option="--comm",
                     problem=f"{comm!r} has not 1 to {COMM_LENGTH - 1} bytes, as command names have",

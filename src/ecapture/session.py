@@ -470,20 +470,23 @@ def _count(events: list[Event], summary: Summary) -> None:
 def run(source: Source, outputs: Sequence[Output], stages: Sequence[Stage] = ()) -> Summary:
     """Pumps a source into outputs until it ends or an output fails. Returns the summary.
 
-    An output's error is raised after all outputs were closed; ``fields`` then has the ``summary``.
+    An output's error is raised after all that had begun were closed; ``fields`` then has the
+    ``summary``. What had not begun leaves its file as it was.
     """
     summary = Summary()
     failure: ECaptureError | None = None
-    for output in outputs:
-        output.opening(source.metadata)
+    begun: list[Output] = []
     try:
+        for output in outputs:
+            output.opening(source.metadata)
+            begun.append(output)
         with closing(pump(source, summary, stages, outputs)) as batches:
             for events in batches:
                 for output in outputs:
                     output.events(events)
     except ECaptureError as error:
         failure = error
-    for output in outputs:
+    for output in begun:
         try:
             output.close(source.losses)
         except ECaptureError as error:

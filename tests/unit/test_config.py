@@ -67,6 +67,7 @@ def test_a_ring_too_small_or_too_large_is_refused(size):
 def test_an_empty_scope_and_an_own_process_are_fine():
     Scope().check()
     Scope(pids=(os.getpid(),), uids=(0, 4_000_000), comms=("a" * 15,), follow=True).check()
+    Scope(comms=(os.fsdecode(b"\xff" * 15),)).check()
 
 
 @pytest.mark.parametrize("uid", [-1, 1 << 32])

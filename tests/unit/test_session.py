@@ -153,6 +153,16 @@ def test_a_failing_output_ends_the_run_and_the_others_are_closed(failing):
     assert caught.value.fields["summary"].events >= (failing != "records")
 
 
+def test_an_output_that_cannot_begin_is_told_with_the_summary():
+    good, bad, other = Output(), Output("opening"), Output()
+    with pytest.raises(SinkError) as caught:
+        run(Source(BATCHES), [good, bad, other])
+    assert caught.value.fields["summary"].events == 0
+    assert [name for name, _what in good.calls] == ["opening", "close"]
+    assert [name for name, _what in bad.calls] == ["opening"]
+    assert other.calls == []  # and its file is as it was
+
+
 def test_giving_up_closes_the_source():
     source = Source(BATCHES)
     events = pump(source, run(Source([]), []))

@@ -287,7 +287,7 @@ class Programs:
         for name, keys in (
             ("pids", [pid.to_bytes(4, "little") for pid in scope.pids]),
             ("uids", [uid.to_bytes(4, "little") for uid in scope.uids]),
-            ("comms", [comm.encode().ljust(16, b"\0") for comm in scope.comms]),
+            ("comms", [os.fsencode(comm).ljust(16, b"\0") for comm in scope.comms]),
         ):
             entries = self._maps[name]
             for key in set(entries.keys()) - set(keys):

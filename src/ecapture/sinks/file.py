@@ -8,7 +8,7 @@ import stat
 
 from ecapture.errors import SinkError
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+_FLAGS = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY
 
 
 def open_output(path: str, *, append: bool = False, option: str = "-w") -> int:
@@ -28,17 +28,20 @@ def open_output(path: str, *, append: bool = False, option: str = "-w") -> int:
         found = None
     except OSError as error:
         raise _refused(path, error.strerror, option) from None
-    nofollow = os.O_NOFOLLOW
+    flags = _FLAGS | os.O_NOFOLLOW | (os.O_APPEND if append else 0)
     if found is not None:
         if found.st_uid not in trusted:
             what = "symbolic link" if stat.S_ISLNK(found.st_mode) else "file"
             raise _refused(path, f"is a {what} of another user (uid {found.st_uid})", option)
         if stat.S_ISLNK(found.st_mode):
-            nofollow = 0
+            flags = flags & ~os.O_NOFOLLOW | os.O_CREAT
         if stat.S_ISDIR(found.st_mode):
             raise _refused(path, "is a directory", option)
+    else:
+        # Only then: for files of others in /tmp the kernel refuses it (fs.protected_regular).
+        flags |= os.O_CREAT
     try:
-        fd = os.open(path, _FLAGS | nofollow | (os.O_APPEND if append else 0), 0o600)
+        fd = os.open(path, flags, 0o600)
     except OSError as error:
         raise _refused(path, error.strerror, option) from None
     opened = os.fstat(fd)

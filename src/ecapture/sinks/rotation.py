@@ -56,7 +56,7 @@ class RotatingFile:
 
     ``opening`` gives what every file begins with: it is asked when the first bytes of a file are
     written, or at the end if there were none. ``wall`` is the clock for names, ``elapsed`` that for
-    ages, both in seconds.
+    ages, both in seconds. ``option`` named the file: for messages.
     """
 
     def __init__(
@@ -69,7 +69,9 @@ class RotatingFile:
         wall: Callable[[], float] = time.time,
         elapsed: Callable[[], float] = time.monotonic,
         queue_bytes: int = QUEUE_BYTES,
+        option: str = "-w",
     ) -> None:
+        self._option = option
         self._path = Path(path)
         self._rotation = rotation
         self._opening = opening
@@ -147,7 +149,8 @@ class RotatingFile:
 
     def _open(self) -> Writer:
         path = str(self._path)
-        writer = Writer(open_output(path), path, owned=True, queue_bytes=self._queue_bytes)
+        fd = open_output(path, option=self._option)
+        writer = Writer(fd, path, owned=True, queue_bytes=self._queue_bytes, option=self._option)
         self._opened = self._elapsed()
         return writer
 
@@ -160,7 +163,7 @@ class RotatingFile:
             return False
         except OSError as error:
             raise self._refused(error.strerror or str(error)) from None
-        fd = open_output(str(self._path), append=True)
+        fd = open_output(str(self._path), append=True, option=self._option)
         try:
             found = os.fstat(fd)
         finally:

@@ -7,6 +7,8 @@ import sys
 import pytest
 from records import end_record, exit_record, plaintext_record, recording
 
+from ecapture.errors import SinkError
+
 TOKEN = b"correct-horse-battery-staple"
 
 
@@ -88,3 +90,14 @@ def test_packets_are_not_in_a_recording(saved):
     refused = replay(saved, "-m", "pcap", "-w", "x")
     assert refused.returncode == 2
     assert b"-m keylog" in refused.stderr
+
+
+def test_a_file_that_cannot_be_set_aside_is_told(saved):
+    old = saved.with_name("x" * 250)  # a dated name is too long
+    old.write_text("old")
+    shown = replay(saved, "-w", old, "--eventrotatesize", "1")
+    assert shown.returncode == SinkError.exit_code
+    told = shown.stderr.decode().splitlines()
+    assert told[0].startswith("summary: events=0 ")
+    assert told[1].startswith(f"ecapture: {old}: ")
+    assert old.read_text() == "old"

@@ -4,6 +4,7 @@
 import os
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +117,19 @@ def test_devices_and_pipes_are_written_to(tmp_path):
     os.close(fd)
     reader.join(60)
     assert got == [b"through"]
+
+
+@pytest.mark.needs("root")
+def test_the_caller_s_own_file_in_a_directory_of_everybody(tmp_path, monkeypatch):
+    setting = Path("/proc/sys/fs/protected_regular")
+    before = setting.read_text()
+    tmp_path.chmod(0o1777)
+    path = tmp_path / "out"
+    path.touch()
+    os.chown(path, STRANGER, STRANGER)
+    monkeypatch.setenv("SUDO_UID", str(STRANGER))
+    setting.write_text("2")  # as systemd has it
+    try:
+        os.close(open_output(str(path)))
+    finally:
+        setting.write_text(before)

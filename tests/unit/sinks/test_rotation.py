@@ -268,3 +268,10 @@ def test_all_bytes_once_and_in_order(tmp_path_factory, pieces, size, seconds):
     parts = [(folder / name).read_bytes() for name in [*names, "z"]]
     assert all(part.startswith(b"^") for part in parts)
     assert b"".join(part[1:] for part in parts) == b"".join(piece for piece, _ in pieces)
+
+
+def test_a_refusal_names_the_option(tmp_path):
+    for path in (tmp_path, tmp_path / "missing" / "file"):
+        with pytest.raises(SinkError) as refused:
+            RotatingFile(str(path), Rotation(size=1), option="--pcapfile")
+        assert refused.value.hint == "choose another file with --pcapfile FILE"
