@@ -10,8 +10,9 @@ Wireshark seldom runs as root, and capturing needs it: then this replaces itself
 be allowed to run exactly this without a password.
 
 Invariants: the FIFO is opened by whoever was called, never created and never truncated, and nothing
-else is: so that who may run this through sudo may see packets, and write nowhere. Whatever the
-options say, only words of our own become options of the capture.
+else is. What sudo is asked to run has ``--fifo -`` in front, and no second one is taken: so who may
+run this through sudo may see packets, and root opens nothing for them. Whatever the options say,
+only words of our own become options of the capture.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _KEYS: Final = {
 }
 _ETHERNET: Final = 1
 # What precedes everything a caller can choose: a rule of sudo may end here with an asterisk.
-_FIXED: Final = ("--capture", "--extcap-interface", INTERFACE)
+_FIXED: Final = ("--capture", "--extcap-interface", INTERFACE, "--fifo", "-")
 
 
 def capture_words(arguments: Sequence[str]) -> list[str] | None:
@@ -77,10 +78,12 @@ def capture_words(arguments: Sequence[str]) -> list[str] | None:
         # As its user types a filter, Wireshark asks whether it is one; nothing said means yes.
         _say(_wrong_with(given["extcap_capture_filter"]))
         return None
-    if given["fifo"] is None:
-        raise UsageError(option="--fifo", problem="is missing", hint="Wireshark names one")
-    if given["fifo"] != "-":
-        _write_to(given["fifo"])
+    if len(given["fifo"]) != 1:
+        problem = "is given twice" if given["fifo"] else "is missing"
+        raise UsageError(option="--fifo", problem=problem, hint="Wireshark names one")
+    (fifo,) = given["fifo"]
+    if fifo != "-":
+        _write_to(fifo)
     if os.geteuid() != 0:
         _become_root(given)
     return _chosen(given)
@@ -151,10 +154,11 @@ def _write_to(fifo: str) -> None:
 
 
 def _become_root(given: dict[str, str | None]) -> None:
-    words = [_command(), *_FIXED, "--fifo", "-"]
+    # Something always follows what is fixed, as the asterisk of the rule wants it.
+    words = [_command(), *_FIXED, f"--keys={given['keys'] or 'all'}"]
     words += [
         f"--{name.replace('_', '-')}={given[name]}"
-        for name in ("keys", "ifname", "pid", "comm", "extcap_capture_filter")
+        for name in ("ifname", "pid", "comm", "extcap_capture_filter")
         if given[name]
     ]
     try:
@@ -218,7 +222,7 @@ _OPTIONS: Final = click.Command(
         click.Option(["--extcap-interface"]),
         click.Option(["--extcap-version"]),
         click.Option(["--extcap-capture-filter"]),
-        click.Option(["--fifo"]),
+        click.Option(["--fifo"], multiple=True),
         click.Option(["--keys"], type=click.Choice(list(_KEYS))),
         click.Option(["--ifname"]),
         click.Option(["--pid"]),

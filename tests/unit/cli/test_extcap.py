@@ -94,6 +94,8 @@ def test_choices_become_options_and_nothing_else_does(chosen, words):
         ("--extcap-config", "--extcap-interface", "eth0"),
         ("--extcap-dlts",),
         ("--capture", "--extcap-interface", "ecapture"),
+        (*CAPTURE, "--fifo", "/run/other"),  # whoever may run what begins so may choose nothing
+        (*CAPTURE, "--fifo=-"),
         (*CAPTURE, "--keys", "everything"),
     ],
 )
@@ -156,8 +158,8 @@ def test_without_rights_sudo_is_asked(tmp_path, refused, mode):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
-    fixed = f"{own} --capture --extcap-interface ecapture"
-    words = f"{fixed} --fifo - --pid=7 --extcap-capture-filter=udp"
+    fixed = f"{own} --capture --extcap-interface ecapture --fifo -"
+    words = f"{fixed} --keys=all --pid=7 --extcap-capture-filter=udp"
     calls = log.read_text().splitlines()
     assert calls[0] == f"-n -l -- {words}"
     if not refused:
