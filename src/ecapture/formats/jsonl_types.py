@@ -349,7 +349,7 @@ class CommandLine(Struct, tag_field="type", tag="command"):
 
 
 class EndLine(Line, tag="end"):
-    """A conversation is over."""
+    """A conversation is over. For users of the library: the command writes no such lines."""
 
     reason: Annotated[str, Meta(description="`freed`, `exit` or `idle`.")]
 
