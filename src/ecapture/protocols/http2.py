@@ -379,7 +379,9 @@ class Http2Connection:
             half.tunnel = True
             self._out.append(Switched(head.direction, now, number, protocol=stream.tunnel))
             if stream.tunnel == "websocket":
-                deflate = Deflate.agreed(head.get("sec-websocket-extensions"))
+                # One list, in however many fields it stands (RFC 6455, 9.1).
+                named = [v for name, v in head.fields if name == "sec-websocket-extensions"]
+                deflate = Deflate.agreed(",".join(named))
                 half.websocket = request.websocket = WebSocketConnection(
                     deflate=deflate, message_limit=self._readers.limits.message, stream=number
                 )

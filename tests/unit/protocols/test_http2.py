@@ -341,15 +341,26 @@ def test_upgraded_from_http1() -> None:
     assert connection.open_streams == 0
 
 
-def connect(protocol: str, status: str = "200") -> Peers:
+def connect(protocol: str, status: str = "200", *answered: tuple[str, str]) -> Peers:
     peers = Peers()
     protocol_field = [(":protocol", protocol)] if protocol else []
     asked = [(":method", "CONNECT"), *protocol_field, (":authority", "there:443")]
     peers.client.send_headers(1, asked)
     peers.carry()
-    peers.server.send_headers(1, [(":status", status)])
+    peers.server.send_headers(1, [(":status", status), *answered])
     peers.carry()
     return peers
+
+
+def test_extensions_of_a_websocket_in_several_fields() -> None:
+    named = [("sec-websocket-extensions", name) for name in ("other", "permessage-deflate")]
+    peers = connect("websocket", "200", *named)
+    # the example of RFC 7692, 7.2.3.1
+    peers.server.send_data(1, b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00", end_stream=True)
+    peers.carry()
+    message = hear(peers.spoken).others[-1]
+    assert isinstance(message, WebSocketMessage)
+    assert (message.data, message.marks) == (b"Hello", ())
 
 
 def test_websocket() -> None:
