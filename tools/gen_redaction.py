@@ -119,7 +119,8 @@ What `echo` and `printf` print into these, and what here-strings and here-docume
 {_listed(readers)}
 
 A program counts wherever its name stands in a command (`docker exec db mysql -pX`), and commands
-within quotes and backquotes are read as well.
+within quotes and backquotes are read as well. Of statements of SQL in a command only passwords are
+replaced (`PASSWORD 'X'`, `IDENTIFIED BY 'X'`).
 
 ## Statements to databases
 

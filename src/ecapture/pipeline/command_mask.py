@@ -8,7 +8,8 @@ tokens known by their looks), the words of each simple command are read:
    word behind an option that is named like one (``--password X``);
 2. values of options that have no telling name, by program: ``OPTIONS``, ``LOGINS``, ``USERS``;
 3. words that a program takes as a secret by their place: ``LAST``, ``SETTERS``;
-4. what is given to a program that reads a secret (``echo X | sudo -S``): ``READERS``.
+4. what is given to a program that reads a secret (``echo X | sudo -S``): ``READERS``;
+5. the password in a statement of SQL (``IDENTIFIED BY 'X'``).
 
 A program counts wherever its name stands (``docker exec db mysql -pX``), and what is in quotes and
 has blanks is read as commands, too (``ssh host 'mysql -pX'``).
@@ -36,6 +37,7 @@ OPTIONS: Final = {
     "-N": ("ssh-keygen",),
     "-storepass": ("keytool", "jarsigner"),
     "-keypass": ("keytool", "jarsigner"),
+    "--from-literal": ("kubectl", "oc"),
 }
 """Options whose value is a secret, and the programs they are so of. Glued to it or not."""
 
@@ -106,6 +108,13 @@ _WORD: Final = re.compile(
 _QUOTED: Final = re.compile(r"""'(?P<one>[^']*+)|"(?P<two>(?:[^"\\]|\\.)*+)|\\.""", re.DOTALL)
 _ONE_STRING: Final = re.compile(r"""'[^']*+'|"(?:[^"\\]|\\.)*+\"""", re.DOTALL)
 _OPTION: Final = re.compile(r"--?[A-Za-z][\w-]*")
+_PROMPT: Final = re.compile(r"""(["']).*[:=][ \t]*+\1""", re.DOTALL)
+# As it stands, in quotes with a backslash, or in single quotes within single quotes.
+_SQL: Final = re.compile(
+    r"""(?<!\w)(?:password|identified\s{1,8}+(?:with\s{1,8}+\S{1,64}+\s{1,8}+)?by)"""
+    r"""(?:\s{1,8}+password)?(?:\s{1,8}+|\s{0,8}+\(\s{0,8}+)('\\''|\\?["'])""",
+    re.IGNORECASE,
+)
 _ASSIGNED: Final = re.compile(r"""["']?\w+=""")
 _ASSIGNMENT: Final = re.compile(r"""(["']?)(-{0,2}[\w.\-]{1,128}+)\+?=""")
 _FIELD: Final = re.compile(r"(-{0,2}[A-Za-z][\w\-]{0,64}+):(?!//)")
@@ -151,6 +160,9 @@ def mask_command(text: str) -> str:
     """The command with its secrets replaced; itself if it has none."""
     found = _Found()
     _search(text, 0, len(text), found, 0)
+    for sql in _SQL.finditer(text):
+        end = text.find(sql[1], sql.end())
+        found.spans.append((sql.end(), len(text) if end < 0 else end))
     # In a here-document a value may have any sign.
     stops = [] if found.documents or _STOP in text else found.stops
     masked = _replaced(text, found.spans, stops)
@@ -179,6 +191,7 @@ def _replaced(text: str, spans: list[tuple[int, int]], stops: list[int]) -> str:
 
 def _search(text: str, start: int, end: int, found: _Found, depth: int) -> None:
     printed: list[_Word] = []
+    documents: list[_Word] = []
     for command in _commands(text, start, end):
         words = command.words
         at = _program(words)
@@ -186,12 +199,15 @@ def _search(text: str, start: int, end: int, found: _Found, depth: int) -> None:
         if _reads_secret(words, at):
             for one in (*printed, *command.given):
                 found.word(one)
-            for document in command.documents:
+            for document in (*documents, *command.documents):
                 found.spans.append(_document(text, document, end))
-        prints = at < len(words) and _name(words[at].text) in _PRINTERS
-        printed = []
-        if prints and command.behind == "|":
-            printed = [one for one in words[at + 1 :] if one.text[:1] != "-"]
+        printed, documents = [], []
+        if at < len(words) and command.behind == "|":
+            name = _name(words[at].text)
+            if name in _PRINTERS:
+                printed = [one for one in words[at + 1 :] if one.text[:1] != "-"]
+            elif name == "cat":
+                documents = command.documents
         found.documents = found.documents or bool(command.documents)
         if depth < _DEEPEST:
             for one in (*words, *command.given):
@@ -200,6 +216,9 @@ def _search(text: str, start: int, end: int, found: _Found, depth: int) -> None:
 
 def _search_quoted(text: str, found: _Word, spans: _Found, depth: int) -> None:
     # What may be commands for another shell.
+    if depth == 1 and _PROMPT.fullmatch(found.text):
+        # This quote ends a question (read -p 'Password: ' X), and begins no value.
+        spans.stops.append(found.end - 1)
     for quoted in _QUOTED.finditer(text, found.start, found.end):
         kind = quoted.lastgroup
         if kind and any(blank in quoted[kind] for blank in " \t\n"):
@@ -311,7 +330,9 @@ def _mask_words(text: str, words: list[_Word], at: int, spans: _Found, *, nested
     for index, found in enumerate(words):
         before, previous = previous, ""
         name = _name(found.text)
-        exported = index < at or _has_value(before) or known.program in _EXPORTERS
+        exported = (
+            index < at or found.text[:1] == "-" or _has_value(before) or known.program in _EXPORTERS
+        )
         if _mask_assigned(text, found, spans, quoted=exported, nested=nested):
             continue
         if index < at:
@@ -378,11 +399,14 @@ def _mask_assigned(text: str, found: _Word, spans: _Found, *, quoted: bool, nest
     # Whether something is assigned here to the name of a credential: ``NAME=value`` or
     # ``--name=value``. Where all of it is in quotes it may as well be a command, or a form.
     assigned = _ASSIGNMENT.match(found.text)
-    if assigned is None or not names_credential(assigned[2].encode("utf-8", "replace"), "anywhere"):
+    if assigned is not None and assigned[2][:1] == "-" and not _named(assigned):
+        assigned = _ASSIGNMENT.match(found.text, assigned.end())  # --set=NAME=value
+    if assigned is None or not _named(assigned):
         return False
     start, end = found.start + assigned.end(), found.end
     if assigned[1]:
-        if not quoted or "&" in found.text or not _ONE_STRING.fullmatch(found.text):
+        whole = _ONE_STRING.fullmatch(found.text, assigned.start())
+        if not quoted or "&" in found.text or whole is None:
             return False
         spans.spans.append((start, end - 1))
         return True
@@ -397,6 +421,10 @@ def _mask_assigned(text: str, found: _Word, spans: _Found, *, quoted: bool, nest
     if not nested and (following in _MORE_SIGNS or end == start):
         spans.stops.append(end)
     return True
+
+
+def _named(assigned: re.Match[str]) -> bool:
+    return names_credential(assigned[2].encode("utf-8", "replace"), "anywhere")
 
 
 def _mask_user(found: _Word, spans: _Found) -> None:

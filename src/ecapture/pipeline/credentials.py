@@ -207,7 +207,7 @@ def mask_field(name: bytes, value: bytes, mask: Mask) -> bytes | None:
     if _plain(name.decode("latin-1")) in _COOKIES:
         return _masked_cookies(value, mask, only_first=name[:3].lower() == b"set")
     scheme = _SCHEME.match(value)
-    kept = scheme.end() if scheme else len(value) - len(value.lstrip(b" \t"))
+    kept = scheme.end() if scheme else len(value) - len(value.lstrip(b" \t\v"))
     return value[:kept] + mask(value[kept:])
 
 

@@ -119,6 +119,19 @@ def test_a_secret_is_replaced(text):
         "sudo -S id <<< {}",
         "kinit joe <<< '{}'",
         "chpasswd <<EOF\njoe:{}\nEOF\nls",
+        "cat <<EOF | chpasswd\njoe:{}\nEOF\nls",
+        # SQL
+        """psql -c "ALTER USER joe PASSWORD '{}' LOGIN" db""",
+        """mysql -e "CREATE USER joe IDENTIFIED BY '{}';" db""",
+        """mysql -e "create user joe identified with x by '{}';" db""",
+        r"mysql -e 'SET PASSWORD = PASSWORD(\"{}\")'",
+        r"psql -c 'ALTER USER joe PASSWORD '\''{}'\'' LOGIN'",
+        """psql -c "CREATE ROLE joe ENCRYPTED PASSWORD '{}' LOGIN" db""",
+        # a name behind an option's
+        "helm install x --set=auth.password={}",
+        "terraform apply -var=db_password={}",
+        "terraform apply -var='db_password=a {}'",
+        "kubectl create secret generic x --from-literal=db={}",
     ],
 )
 def test_a_secret_is_replaced_wherever_it_stands(text):
@@ -148,6 +161,15 @@ def test_a_secret_is_replaced_wherever_it_stands(text):
         ("chpasswd <<X\na:b\nX\nls", "chpasswd <<X\nREDACTED\nX\nls"),
         ("cat <<X\npassword=a;b\nX", "cat <<X\npassword=REDACTED\nX"),
         ("echo x 2>&1 | tee f", "echo x 2>&1 | tee f"),
+        (
+            "read -sp 'Password: ' X; rm -r /; ls 'a b'",
+            "read -sp 'Password: ' X; rm -r /; ls 'a b'",
+        ),
+        ('echo "Token:"; run "x"', 'echo "Token:"; run "x"'),
+        (
+            """psql -c "ALTER USER joe PASSWORD 'x' VALID UNTIL 'y'" db""",
+            """psql -c "ALTER USER joe PASSWORD 'REDACTED' VALID UNTIL 'y'" db""",
+        ),
         ("a\vb --password=x", "a\vb --password=REDACTED"),
     ],
 )
@@ -217,5 +239,8 @@ def test_a_hostile_line_takes_no_time():
         "chpasswd <<X;" * 5000,
         "a=\" ' " * 10000,
         "PASSWORD=x;" * 6000,
+        "password '" * 6000,
+        "identified with x by " * 3000,
+        "'a: ' " * 10000,
     ):
         mask_command(text)
