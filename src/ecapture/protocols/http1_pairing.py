@@ -4,9 +4,9 @@
 Responses answer requests in order (RFC 9112, 9.3.2). A response without a known request gets an
 exchange of its own. When responses were lost, what was asked before the next request counts as
 answered by them, as clients that pipeline are rare. That bytes are missing is known when the next
-ones come, so then all but the last request count as answered. At most ``MAX_WAITING`` requests are
-remembered; of the oldest, which are forgotten first, the number stays known, so that answers keep
-their places.
+ones come, so then all but the last request count as answered; of a client that was seen to pipeline
+all, as nobody can tell which of them are. At most ``MAX_WAITING`` requests are remembered; of the
+oldest, which are forgotten first, the number stays known, so that answers keep their places.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ class Exchange:
 class Pairing:
     """What both parsers of a connection know of each other."""
 
-    __slots__ = ("_forgotten", "count", "extensions", "switch", "unsure", "waiting")
+    __slots__ = ("_forgotten", "_pipelines", "count", "extensions", "switch", "unsure", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[Exchange] = deque()
         self._forgotten = 0  # requests before those that wait, without an answer either
+        self._pipelines = False  # whether a request was seen to be asked before an earlier answer
         self.count = 0
         self.unsure = False
         """Whether responses were lost since the last request."""
@@ -76,6 +77,7 @@ class Pairing:
             return self.waiting[0]
         exchange = self.waiting.popleft()
         exchange.answered = True
+        self._pipelines = self._pipelines or bool(self.waiting)
         return exchange
 
     def lose(self, *, missing: bool) -> None:
@@ -83,5 +85,6 @@ class Pairing:
         self.unsure = True
         if missing:
             self._forgotten = 0
-            while len(self.waiting) > 1:
+            kept = 0 if self._pipelines else 1
+            while len(self.waiting) > kept:
                 self.waiting.popleft()

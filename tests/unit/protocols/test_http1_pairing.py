@@ -55,3 +55,12 @@ def test_where_bytes_are_missing_the_last_request_is_answered():
     last = pairing.ask("GET")
     pairing.lose(missing=True)
     assert pairing.answer(final=True) is last
+
+
+def test_where_bytes_are_missing_nobody_knows_whom_pipelined_requests_are_answered_by():
+    pairing = Pairing()
+    for _ in range(4):
+        pairing.ask("GET")
+    pairing.answer(final=True)
+    pairing.lose(missing=True)
+    assert (pairing.answer(final=True).number, pairing.answer(final=True).method) == (5, "")
