@@ -115,7 +115,7 @@ def test_killing_the_tool_leaves_no_probe_and_hurts_nobody(capture, talking):
     with capture() as run:
         assert is_probed(talking.pid)
         talking.go()
-        run.wait_written(1)
+        wait_until(lambda: b"\n--- " in run.path.read_bytes(), "a second event, so a whole one")
         run.process.kill()
         run.process.wait(30)
     wait_until(lambda: not is_probed(talking.pid), "the end of the probes")
