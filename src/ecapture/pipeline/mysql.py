@@ -132,12 +132,15 @@ class MysqlStatements:
     def __init__(self) -> None:
         self._open: OrderedDict[tuple[int, int, int], _Open | _queries.Pending] = OrderedDict()
         self._sessions: OrderedDict[tuple[int, int], _Session] = OrderedDict()
+        self._servers: set[int] = set()  # processes that have had sessions
         self._prepared_bytes = 0
 
     def feed(self, events: list[Event]) -> list[Event]:
         """See Stage. Without commands the very list comes back."""
-        if not self._open and not _tally.contains(events, _MINE):
-            return events
+        if not self._open:
+            mine = _MINE_AND_EXITS if self._servers else _MINE
+            if not _tally.contains(events, mine):
+                return events
         return _queries.join(self, events, self._open, self._sessions, _MAXIMUM_OPEN)
 
     def flush(self, now_ns: int) -> list[Event]:  # noqa: ARG002 - the protocol's signature
@@ -337,6 +340,7 @@ class MysqlStatements:
             if len(self._sessions) >= _MAXIMUM_SESSIONS:
                 self._forget_session(next(iter(self._sessions)))
             known = self._sessions[key] = _Session(now_ns, OrderedDict())
+            self._servers.add(pid)
         self._sessions.move_to_end(key)
         return known
 
@@ -370,14 +374,18 @@ class MysqlStatements:
             prepared.long_data = True
 
     def exit(self, event: ProcessExit, out: list[Event]) -> None:
-        """A process is gone: what it had begun has no end."""
+        """A process is gone: what it had begun has no end, and its sessions mean nothing more."""
+        if event.pid not in self._servers:
+            return
         gone = [key for key in self._open if key[0] == event.pid]
         out += [self._unfinished(key, "process ended") for key in gone]
         for session in [key for key in self._sessions if key[0] == event.pid]:
             self._forget_session(session)
+        self._servers.discard(event.pid)
 
 
 _MINE: Final = (WholeQuery, Command, CommandText, CommandEnd)
+_MINE_AND_EXITS: Final = (*_MINE, ProcessExit)
 
 
 def _sent_with(begin: Command) -> dict[int, _Text]:

@@ -196,6 +196,16 @@ class TestPrepared:
         found = feed.one(EXECUTE, statement=4, told=OF_STATEMENT, session=0x9000)
         assert found.missing == "unseen"
 
+    def test_numbers_belong_to_their_process(self, feed):
+        prepared = self.prepare(feed)
+        assert [type(event) for event in feed(exit_record())] == [ProcessExit]
+        found = feed.one(EXECUTE, statement=4, told=OF_STATEMENT)
+        assert (found.missing, found.text) == ("unseen", "")
+        assert found.session_ns > prepared.session_ns
+        # others are no server's
+        events = Decoder(0).decode(exit_record())
+        assert MysqlStatements().feed(events) is events
+
     def test_a_value_that_was_sent_apart(self, feed):
         self.prepare(feed)
         assert feed.command(LONG_DATA, statement=4, told=KNOWN | CommandFlag.HAS_STATEMENT) == []
