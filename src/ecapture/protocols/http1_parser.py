@@ -367,14 +367,14 @@ class Http1Parser:
         delivery = self._delivery
         if delivery is None:
             return end
-        if self.state == State.UNTIL_CLOSE:
-            delivery.take(data, at, end)
-            return end
-        doubtful = self._doubtful and not delivery.begun
+        doubtful = not delivery.begun and self._doubtful
         if doubtful and starts_here(data, at, request=self._request):
             problem = "the content that was announced did not come"
             self._complete(out, Mark.UNFINISHED, problem=problem)
             return at
+        if self.state == State.UNTIL_CLOSE:
+            delivery.take(data, at, end)
+            return end
         stop = min(end, at + self._left)
         delivery.take(data, at, stop)
         self._left -= stop - at
@@ -386,7 +386,7 @@ class Http1Parser:
     def _doubtful(self) -> bool:
         """Whether the content may not come (rule 4)."""
         exchange = self._exchange
-        if exchange is None or self.state != State.LENGTH:
+        if exchange is None or self.state == State.CHUNK_CONTENT:
             return False
         return exchange.expect and exchange.answered if self._request else not exchange.method
 
