@@ -166,17 +166,40 @@ struct {
 	__type(value, struct landing);
 } landings SEC(".maps");
 
+/* Who uses rustls. A runtime of several threads may receive on one that never did before. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u8);
+} rust_processes SEC(".maps");
+
 static __always_inline void expect_landings(void)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct landing *fresh;
-	__u32 zero = 0;
+	__u32 process = bpf_get_current_pid_tgid() >> 32;
+	__u8 yes = 1;
 
-	if (bpf_map_lookup_elem(&landings, &thread))
-		return;
+	if (!bpf_map_lookup_elem(&rust_processes, &process))
+		bpf_map_update_elem(&rust_processes, &process, &yes, BPF_ANY);
+}
+
+/* Where to note what this thread receives; 0 if its process does not use rustls. */
+static __always_inline struct landing *expected_landing(void)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	__u32 process = thread >> 32, zero = 0;
+	struct landing *known, *fresh;
+
+	if (!bpf_map_lookup_elem(&rust_processes, &process))
+		return 0;
+	known = bpf_map_lookup_elem(&landings, &thread);
+	if (known)
+		return known;
 	fresh = bpf_map_lookup_elem(&no_landing, &zero);
-	if (fresh)
-		bpf_map_update_elem(&landings, &thread, fresh, BPF_NOEXIST);
+	if (!fresh)
+		return 0;
+	bpf_map_update_elem(&landings, &thread, fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&landings, &thread);
 }
 
 /* Its owner may be another task: this can happen when a packet arrives. */
@@ -512,13 +535,15 @@ int BPF_PROG(rust_socket_send, struct sock *sk, int size, int flags)
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(rust_socket_receive, struct sock *sk, int size, int flags)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct landing *landing = bpf_map_lookup_elem(&landings, &thread);
+	struct landing *landing;
 	struct ec_tuple_value tuple = {};
 	__u64 place, end;
 	__u32 i, record;
 
-	if (!landing || size <= 0 || (flags & PEEK))
+	if (size <= 0 || (flags & PEEK))
+		return 0;
+	landing = expected_landing();
+	if (!landing)
 		return 0;
 	place = stream_tuple(&tuple, sk) ? buffer_of_call() : 0;
 	landing->who.handle = 0;
