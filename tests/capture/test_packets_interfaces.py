@@ -111,6 +111,26 @@ def test_interfaces_that_come_and_go_are_followed(capture, network):
     assert sum(one["received"] for one in statistics(Path(capturing.path)).values()) == len(packets)
 
 
+def test_an_interface_that_leaves_a_bridge_stays(capture, network):
+    """The bridge tells of its port in the words in which the kernel tells of interfaces."""
+    network.ip(network.left, "link", "add", "bridge", "type", "bridge")
+    network.ip(network.left, "link", "set", "vleft", "master", "bridge")
+    with network.holder(network.left) as pid, in_namespace(network.left) as left:
+        capturing = capture("--netns", pid, "-i", "vleft", mode="pcap")
+        network.ip(network.left, "link", "set", "vleft", "nomaster")
+        network.ip(network.left, "link", "set", "vleft", "master", "bridge")
+        network.ip(network.left, "link", "set", "vleft", "nomaster")
+        with left(lambda: raw_socket("vleft")) as raw:
+            raw.send(BROADCAST + b"\x02\0\0\0\0\1" + b"\x88\xb5" + b"still here")
+        path = Path(capturing.path)
+        wait_until(lambda: path.exists() and b"still here" in path.read_bytes(), "the packet")
+        capturing.finish()
+    assert [p.frame[14:] for p in read(path)].count(b"still here") == 1
+    kinds = [kind for _at, kind, _length in blocks(path.read_bytes())]
+    assert kinds.count(Block.INTERFACE) == 1
+    assert not [line for line in capturing.errors.all() if "gone" in line]
+
+
 def raw_socket(interface):
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERNET_ALL))
     raw.bind((interface, 0))

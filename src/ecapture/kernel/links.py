@@ -29,6 +29,7 @@ _LINK_GROUP = 1
 _NAME = 3
 _LOOPBACK = 8
 _LINK_HEAD = 16
+_UNSPECIFIED = 0  # AF_UNSPEC
 
 ETHERNET_HEADER: Final = 14
 
@@ -144,7 +145,11 @@ class LinkWatch:
 
 
 def _link(content: bytes) -> Link | None:
-    # struct ifinfomsg: family and padding, type (u16), index (i32), flags (u32), change mask
+    # struct ifinfomsg: family and padding, type (u16), index (i32), flags (u32), change mask. What
+    # is told of another family is not of the interface: a bridge tells of its ports like that, and
+    # that one is none any more as if it were gone (net/bridge/br_netlink.c, br_ifinfo_notify).
+    if content[:1] != bytes((_UNSPECIFIED,)):
+        return None
     name = attributes(content[_LINK_HEAD:]).get(_NAME)
     if name is None:
         return None
