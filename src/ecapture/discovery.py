@@ -70,6 +70,10 @@ _log = logging.getLogger(__name__)
 _AHEAD = -10
 # device, inode, process (0: all), whether for keys
 _Key = tuple[int, int, int, bool]
+# Of a file that was looked at, also when its content last changed: the number of an inode that is
+# free is given to the next file, and some linkers write a program anew where it is.
+_Looked = tuple[_Key, int]
+_MAXIMUM_LOOKED = 65536
 
 
 class _Slow(NamedTuple):
@@ -147,6 +151,8 @@ class Discovery:
             self._closed.set()
             attached = list(self._attached.values())
             self._attached.clear()
+        # Before the threads, which may be within a file for seconds: nobody drains the ring now.
+        _close_links(attached)
         if self._thread is not None:
             os.write(self._wake_write, b"c")
             self._thread.join()
@@ -165,10 +171,7 @@ class Discovery:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
-        # The kernel waits for its readers at every detach; in parallel those waits are shared.
-        links = [link for file in [*attached, *self._late.close()] for link in file.links]
-        with ThreadPoolExecutor(max_workers=32) as pool:
-            list(pool.map(lambda link: link.close(), links))
+        _close_links(self._late.close())
 
     # --- files ---
 
@@ -450,7 +453,7 @@ class Discovery:
         watch = self._watch
         if watch is None:
             return
-        known: set[_Key] = set()
+        looked: set[_Looked] = set()
         # Needed by the first file that nobody has seen, whose process may not live long.
         importlib.import_module("ecapture.binary.identify")
         # What is late is not shown, so this goes ahead of the programs that begin meanwhile.
@@ -466,11 +469,11 @@ class Discovery:
             with closing(Notices(watch, self._wake_read, self._only, look_again)) as notices:
                 while (notice := notices.take()) is not None:
                     try:
-                        self._look(notice, known, cache)
+                        self._look(notice, looked, cache)
                     except TargetError as error:
                         _log.debug("mapping of %s by %d: %s", notice.path, notice.pid, error)
 
-    def _look(self, notice: Notice, known: set[_Key], cache: Cache) -> None:
+    def _look(self, notice: Notice, looked: set[_Looked], cache: Cache) -> None:
         path = notice.path
         key_pid = notice.pid if self._only else 0
         found = _locate(notice.pid, notice.start, notice.start + notice.size, path)
@@ -478,9 +481,12 @@ class Discovery:
             return
         place, status = found
         key = (status.st_dev, status.st_ino, key_pid, False)
-        if key in known:
+        seen = key, status.st_ctime_ns
+        if seen in looked:
             return
-        known.add(key)
+        if len(looked) >= _MAXIMUM_LOOKED:
+            looked.clear()
+        looked.add(seen)
         key_of_keys = (*key[:3], True)
         if key in self._attached and (self._keys is None or key_of_keys in self._attached):
             return  # hooked at start
@@ -497,7 +503,7 @@ class Discovery:
                     with self._unseen.refusals(key_of_keys, path):
                         self._read(held, path, library, (key_of_keys,), wait=False, late=notice)
         except TargetNotFound:
-            known.discard(key)  # the next to map it will be asked again
+            looked.discard(seen)  # the next to map it will be asked again
             raise
 
     def _tell_late(self, key: _Key, notice: Notice | None) -> None:
@@ -516,6 +522,14 @@ def _keys(programs: Programs) -> Keys:
 
 def _key_keys(status: os.stat_result, pids: Sequence[int]) -> tuple[_Key, ...]:
     return tuple((status.st_dev, status.st_ino, pid, True) for pid in pids or (0,))
+
+
+def _close_links(attached: Sequence[Attached]) -> None:
+    # The kernel waits for its readers at every detach; in parallel those waits are shared.
+    links = [link for file in attached for link in file.links]
+    if links:
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            list(pool.map(lambda link: link.close(), links))
 
 
 def _distance(place: int, other: int | None) -> int:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import CAPTURES, run_ecapture
+from harness import CAPTURES, DEADLINE, run_ecapture, wait_until
 from peers import (
     assert_conversation,
     assert_exact,
@@ -16,9 +20,12 @@ from peers import (
     mapped_libssl,
     programs,
 )
+from probed import is_probed
 
 from ecapture.binary import identify as judging
-from ecapture.config import CaptureConfig
+from ecapture.binary.library import Library
+from ecapture.config import CaptureConfig, Scope
+from ecapture.discovery import Discovery, _Slow
 
 pytestmark = CAPTURES
 
@@ -109,6 +116,55 @@ def test_a_library_that_is_replaced_during_the_capture(capture, peer, private_co
         run.finish()
     assert_exact(run.shown(), old)
     assert_exact(run.shown(), new)
+
+
+@pytest.mark.needs("mapping_watch")
+def test_a_program_that_is_written_anew_in_its_place(capture, peer, private_copy, open_folder):
+    """As a linker does, or where the number of an inode is given to the next file."""
+    place = private_copy / "program"
+    shutil.copy("/bin/true", place)
+    inode = place.stat().st_ino
+    with capture("-d") as run:
+        subprocess.run([place], check=True)
+        # smaller files are looked at first, so this one has its turn behind that one
+        other = peer("pair", "--wait-go", env={"LD_LIBRARY_PATH": str(private_copy)})
+        run.wait_attached(private_copy / "libssl.so.3")
+        shutil.copy(programs.build("tlspeer-static", open_folder / "static"), place)
+        assert place.stat().st_ino == inode
+        program = peer("pair", "--wait-go", program=place)
+        run.wait_attached(place)
+        for one in (other, program):
+            one.run()
+        run.finish()
+    assert_exact(run.shown(), other)
+    assert_exact(run.shown(), program)
+
+
+def test_probes_are_out_before_a_file_is_waited_for(watch, peer, monkeypatch):
+    """Some files take seconds to look into, and nobody drains the ring at the end meanwhile."""
+    within, enough = threading.Event(), threading.Event()
+
+    def read(*_words: object, **_how: object) -> None:
+        within.set()
+        enough.wait(2 * DEADLINE)
+
+    monkeypatch.setattr(Discovery, "_attach_read", read)
+    program = peer("pair", "--wait-go")
+    program.wait_for("ready")
+    run = watch(CaptureConfig(scope=Scope(pids=(program.pid,))))
+    assert is_probed(program.pid)
+    library = Library(kind="openssl", linkage="shared", how="dynsym", visible=True)
+    fd = os.open("/proc/self/exe", os.O_RDONLY)
+    run.capture._discovery._slow.put(_Slow(fd, "large", library, ((0, 0, 0, True),), False, None))
+    assert within.wait(DEADLINE)
+    with ThreadPoolExecutor(1) as thread:
+        finished = thread.submit(run.finish)
+        try:
+            wait_until(lambda: not is_probed(program.pid), "the end of the probes")
+        finally:
+            enough.set()
+        assert finished.result(DEADLINE) == []
+    program.run()
 
 
 @pytest.mark.needs("program:unshare", "mapping_watch")
