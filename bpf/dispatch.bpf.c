@@ -19,6 +19,7 @@
  * 2. While a command runs, its thread runs no other: answers are those of the command that the thread is in.
  * 3. Text is taken at entry, because the answer is written into the buffer that the packet was read into.
  * 4. Every byte of a text is in a record or in "losses"; one above the limit is cut there, and says so.
+ * 5. The end of a server is told: what it was at when it crashed has no other end.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -26,6 +27,7 @@
 #include "wire.h"
 #include "lib/emit.bpf.h"
 #include "lib/target.bpf.h"
+#include "lib/process.bpf.h"
 #include "lib/command.bpf.h"
 
 /* enum enum_server_command, include/my_command.h: the numbers are those of the protocol. */
@@ -136,6 +138,7 @@ static __always_inline int enter(struct pt_regs *regs, __u32 row_number)
 	if (is_housekeeping(command.command))
 		return 0;
 	command.started_ns = bpf_ktime_get_boot_ns();
+	note_process(key.pid, command.started_ns);
 	if (parsed) {
 		struct com_data given = {};
 
@@ -284,7 +287,7 @@ static __always_inline int on_error(__u32 number, __u64 message)
 	}
 	record->length = length - 1;
 	record->header.size = sizeof(*record) + length - 1;
-	bpf_ringbuf_submit(record, wakeup_flags(wanted, record->header.size));
+	bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record) + MESSAGE_MAXIMUM));
 	end_refused(wanted);
 	return 0;
 }
@@ -375,6 +378,7 @@ static __always_inline int login(struct pt_regs *regs, __u32 row_number)
 	command.frame = frame_at_entry(regs);
 	command.command = EC_COMMAND_CONNECT;
 	command.started_ns = bpf_ktime_get_boot_ns();
+	note_process(thread >> 32, command.started_ns);
 	if (bpf_map_update_elem(&commands, &thread, &command, BPF_ANY))
 		count_loss(table_full_records);
 	return 0;

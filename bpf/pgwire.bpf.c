@@ -103,7 +103,7 @@ static __always_inline struct backend *get_backend(__u32 pid, __u64 now)
 			length_ = 0;                                                             \
 		}                                                                                \
 		record_->header.size = sizeof(struct ec_served) + length_;                       \
-		bpf_ringbuf_submit(record_, wakeup_flags(wanted, record_->header.size));         \
+		bpf_ringbuf_submit(record_, wakeup_flags(wanted, sizeof(struct ec_served) + (CLASS)));   \
 	} while (0)
 
 static __always_inline void send_piece(struct backend *backend, struct ec_settings *wanted, __u32 direction, __u64 from,

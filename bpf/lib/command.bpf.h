@@ -220,7 +220,7 @@ enum telling { DOES_NOT_FIT, TOLD, TOLD_BUT_TEXT };
 		record->command = command->command;                                                                   \
 		record->role = sent->role;                                                                            \
 		__builtin_memset(record->_padding, 0, sizeof(record->_padding));                                      \
-		bpf_ringbuf_submit(record, wakeup_flags(wanted, at));                                                 \
+		bpf_ringbuf_submit(record, wakeup_flags(wanted, sizeof(*record) + 2 * (NAME) + (DATABASE) + (TEXT))); \
 		return size < sent->length ? TOLD_BUT_TEXT : TOLD;                                                    \
 	}
 
@@ -269,7 +269,7 @@ struct text {
 			length_ = 0;                                                                    \
 		}                                                                                       \
 		record_->header.size = sizeof(struct ec_command_text) + length_;                        \
-		bpf_ringbuf_submit(record_, wakeup_flags(wanted, record_->header.size));          \
+		bpf_ringbuf_submit(record_, wakeup_flags(wanted, sizeof(struct ec_command_text) + (CLASS)));    \
 	} while (0)
 
 static __attribute__((noinline)) int send_rest(struct ec_settings *wanted, struct text *text, __u64 at, __u64 length)

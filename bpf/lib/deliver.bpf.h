@@ -78,7 +78,7 @@ struct emission {
 			length_ = 0;                                                                    \
 		}                                                                                       \
 		record_->header.size = sizeof(struct ec_plaintext) + length_;                           \
-		bpf_ringbuf_submit(record_, wakeup_flags(wanted, record_->header.size));                \
+		bpf_ringbuf_submit(record_, wakeup_flags(wanted, sizeof(struct ec_plaintext) + (CLASS)));        \
 	} while (0)
 
 static __always_inline void send_last(struct emission *emission, __u64 offset, __u64 length)

@@ -60,8 +60,9 @@ static __always_inline void fill_header(struct ec_header *header, __u16 kind, __
 }
 
 /* A wake-up runs in the traced thread and costs more than the record itself, so it is sent only when the reader says
- * that it sleeps, or when this record takes the ring over its wake-up level. Otherwise the reader comes by its timer. */
-static __always_inline __u64 wakeup_flags(struct ec_settings *wanted, __u32 size)
+ * that it sleeps, or when this record takes the ring over its wake-up level. Otherwise the reader comes by its timer.
+ * "reserved" bytes count, not those that were used of them. */
+static __always_inline __u64 wakeup_flags(struct ec_settings *wanted, __u32 reserved)
 {
 	__u64 available;
 
@@ -70,7 +71,7 @@ static __always_inline __u64 wakeup_flags(struct ec_settings *wanted, __u32 size
 		return BPF_RB_FORCE_WAKEUP;
 	}
 	available = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
-	if (available >= wanted->wakeup_level && available - wanted->wakeup_level < size + BPF_RINGBUF_HDR_SZ)
+	if (available >= wanted->wakeup_level && available - wanted->wakeup_level < ((reserved + 7) & ~7u) + BPF_RINGBUF_HDR_SZ)
 		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP;
 }

@@ -14,4 +14,11 @@ struct {
 	__type(value, __u64);
 } processes SEC(".maps");
 
+/* Something was captured from a process: its end will be told. */
+static __always_inline void note_process(__u32 pid, __u64 now)
+{
+	if (!bpf_map_lookup_elem(&processes, &pid))
+		bpf_map_update_elem(&processes, &pid, &now, BPF_NOEXIST);
+}
+
 #endif
