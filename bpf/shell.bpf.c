@@ -447,44 +447,52 @@ int shell_strung(struct pt_regs *regs)
 
 /* --- the end of a shell --- */
 
+/*
+ * Ends the innermost step of this process with its shell, as an enum ec_ending says; returns whether there was one. A
+ * global function: the verifier walks it once, however often it is called (5.6, commit 51c39bb1d5d1).
+ */
+__attribute__((noinline)) int end_innermost(__u32 how, __s32 status, __u32 has_status)
+{
+	struct step_key key = { .pid = bpf_get_current_pid_tgid() >> 32 };
+	struct shell *shell = bpf_map_lookup_elem(&shells, &key.pid);
+	struct ending ending = { .how = how, .status = status, .has_status = has_status };
+	struct step *step;
+
+	if (!shell || !shell->step)
+		return 0;
+	key.frame = shell->step;
+	step = bpf_map_lookup_elem(&steps, &key);
+	shell->step = step ? step->outer : 0;
+	if (!step)
+		return 0;
+	ending.session = shell->session;
+	ending.command = step->command;
+	ending.started_ns = step->started_ns;
+	ending.lines = step->lines;
+	if (step->phase == PHASE_READING && how == EC_ENDING_EXITED)
+		ending.how = EC_ENDING_NOT_RUN;
+	else if (step->phase == PHASE_DONE && how != EC_ENDING_EXITED)
+		take_done(&ending, step);
+	bpf_map_delete_elem(&steps, &key);
+	if (ending.command)
+		send_end(&ending);
+	return 1;
+}
+
 /* "task" is the thread that the shell started with: another may be the last to go. */
 static __always_inline int end_shell(__u64 task, __u8 how, __s32 status, __u8 has_status)
 {
 	__u32 pid = bpf_get_current_pid_tgid() >> 32, i;
 	struct shell *shell = bpf_map_lookup_elem(&shells, &pid);
-	struct step_key key = { .pid = pid };
 	struct ending ending = { .how = how, .status = status, .has_status = has_status };
 
 	if (!shell || shell->task != task)
 		return 0;
 	ending.session = shell->session;
-	key.frame = shell->step;
-	for (i = 0; i < OUTER_STEPS && key.frame; i++) {
-		struct step *step = bpf_map_lookup_elem(&steps, &key);
-		struct step_key gone = key;
-
-		if (!step)
+	for (i = 0; i < ENDED_STEPS; i++) {
+		if (!end_innermost(how, status, has_status))
 			break;
-		key.frame = step->outer;
-		ending.command = step->command;
-		ending.started_ns = step->started_ns;
-		ending.lines = step->lines;
-		ending.how = how;
-		ending.ended_ns = 0;
-		ending.status = status;
-		ending.has_status = has_status;
-		if (step->phase == PHASE_READING && how == EC_ENDING_EXITED)
-			ending.how = EC_ENDING_NOT_RUN;
-		else if (step->phase == PHASE_DONE && how != EC_ENDING_EXITED)
-			take_done(&ending, step);
-		bpf_map_delete_elem(&steps, &gone);
-		if (ending.command)
-			send_end(&ending);
 	}
-	ending.how = how;
-	ending.ended_ns = 0;
-	ending.status = status;
-	ending.has_status = has_status;
 	if (shell->string) {
 		ending.command = shell->string_command;
 		ending.started_ns = shell->started_ns;

@@ -25,6 +25,7 @@ enum phase {
 };
 
 #define OUTER_STEPS 16
+#define ENDED_STEPS 4096 /* with their shell: each call of a function is some */
 #define WHOLE 0xffffffffu
 
 struct shell {

@@ -327,6 +327,19 @@ def test_what_nobody_types(watched, script):
     assert {line["ended"] for line in lines if line["status"] is None} == {"left"}
 
 
+def test_what_ends_deep_within_functions_ends_with_its_shell(watched, tmp_path):
+    """Each function, its body and what that is made of is a command that the shell is within."""
+    depth = 12
+    functions = [f"f{n}() {{ if true; then f{n + 1}; fi; }}" for n in range(depth)]
+    path = tmp_path / "deep.sh"
+    path.write_text("\n".join([*functions, f"f{depth}() {{ exit 3; }}", "f0", ""]))
+    run = watched("--non-interactive", command=("bash", path), cwd=tmp_path)
+    run.finish(None, status=3)
+    within = [line for line in lines_of(run) if line["text"] != "true"]
+    assert told(within) == [("exit 3", 3), *((f"f{n}", 3) for n in reversed(range(depth + 1)))]
+    assert {line["ended"] for line in within} == {"exited"}
+
+
 @pytest.mark.parametrize("how", ["string", "input"])
 def test_strings_and_standard_input(watched, tmp_path, how):
     text = "echo one >/dev/null\nfalse\nexec true"
