@@ -18,6 +18,8 @@ from typing import Final, NamedTuple, Protocol
 
 # How long a byte of an executable mapping takes, about: 4 to 13 ns were measured.
 _LOOKED_INTO_NS: Final = 10
+# So many may wait. A program that maps files for ever makes them faster than they are looked at.
+_MAXIMUM_PENDING: Final = 32768
 
 
 class Watch(Protocol):
@@ -53,7 +55,7 @@ class Notices:
     """The mappings of these processes (of all, if none is named) that were not looked at yet.
 
     ``take`` waits for one; it answers None when ``wake``, a descriptor, can be read. When notices
-    were lost, ``on_loss`` is called with their number.
+    were lost, ``on_loss`` is called with their number; those that are too many to wait are lost.
     """
 
     def __init__(
@@ -92,8 +94,11 @@ class Notices:
             if path.startswith("/") and (not self._pids or pid in self._pids):
                 due_ns = mapped_ns + size * _LOOKED_INTO_NS
                 heapq.heappush(self._pending, Notice(due_ns, size, mapped_ns, pid, start, path))
-        if self._watch.lost > self._lost:
-            missed, self._lost = self._watch.lost - self._lost, self._watch.lost
+        missed, self._lost = self._watch.lost - self._lost, self._watch.lost
+        if len(self._pending) > _MAXIMUM_PENDING:
+            missed += len(self._pending)
+            self._pending.clear()
+        if missed:
             self._on_loss(missed)
 
 

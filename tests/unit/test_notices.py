@@ -102,6 +102,26 @@ def test_losses_are_told_once(watch, wake):
     assert told == [5, 1]
 
 
+def test_too_many_to_wait_are_lost_and_told(watch, wake, monkeypatch):
+    """A program that maps files for ever must not fill our memory."""
+    monkeypatch.setattr(notices, "_MAXIMUM_PENDING", 8)
+    told = []
+
+    def lost(count):
+        told.append(count)
+        os.write(wake[1], b"c")
+
+    with closing(Notices(watch, wake[0], (), lost)) as waiting:
+        for n in range(8):
+            watch.tell(f"/{n}", 1)
+        assert waiting.take().path == "/0"
+        for _ in range(2):
+            watch.tell("/more", 1)
+        watch.lost = 5
+        assert waiting.take() is None
+    assert told == [5 + 7 + 2]
+
+
 def test_there_is_a_processor():
     assert os.cpu_count() == len(online_processors())
 
