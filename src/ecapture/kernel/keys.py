@@ -10,8 +10,8 @@
 5. Go and rustls tell secrets without an object of a library: see ``told``.
 
 Invariants: a probe is planted only where the bytes are those that were seen when the place was
-proven to be the start of a function; each file has one row, whoever uses it; what cannot be had of
-a file is said once.
+proven to be the start of a function; files that say the same have one row, as the copies of a
+library in many containers do; what cannot be had of a file is said once.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Keys:
         self._telling = telling
         self._lock = threading.Lock()
         self._hook_rows = {hook.shape: row for row, hook in enumerate(programs.hooks)}
-        self._file_rows: dict[str, int] = {}
+        self._rows: dict[bytes, int] = {}
         self._told: set[tuple[str, str]] = set()
 
     def quick(self, status: os.stat_result, library: Library) -> bool:
@@ -114,9 +114,9 @@ class Keys:
         if "client_random" not in sites.chains:
             reason = "; ".join(sites.notes) or "no walk to the client random"
             self._say(key, "%s: its keys cannot be joined with connections: %s", name, reason)
-        row = self._row(key, sites, old=old)
+        row = self._row(secret_row(sites, old=old))
         if row < 0:
-            self._say(key, "%s: its keys cannot be read: there are too many files", name)
+            self._say(key, "%s: its keys cannot be read: there are too many different files", name)
             return []
         wanted = self._wanted(key, name, sites, library, older=older, old=old)
         return [
@@ -152,18 +152,18 @@ class Keys:
                 self._cache.remember(after, found)
         return found
 
-    def _row(self, key: str, sites: SecretSites, *, old: bool) -> int:
-        # -1: there are more files than rows
+    def _row(self, content: bytes) -> int:
+        # -1: there are more ways than rows
         limit = SECRET_ROWS if feature("attach_cookie") else SECRET_SLOTS
         with self._lock:
-            known = self._file_rows.get(key)
+            known = self._rows.get(content)
             if known is not None:
                 return known
-            row = len(self._file_rows)
+            row = len(self._rows)
             if row >= limit:
                 return -1
-            self._programs.set_row("secret_rows", row, secret_row(sites, old=old))
-            self._file_rows[key] = row
+            self._programs.set_row("secret_rows", row, content)
+            self._rows[content] = row
             return row
 
     def _wanted(
