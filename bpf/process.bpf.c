@@ -22,8 +22,9 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 		return 0;
 	pid = BPF_CORE_READ(parent, tgid);
 	child_pid = BPF_CORE_READ(child, tgid);
-	if (pid != child_pid && bpf_map_lookup_elem(&pids, &pid))
-		bpf_map_update_elem(&pids, &child_pid, &one, BPF_ANY);
+	if (pid != child_pid && bpf_map_lookup_elem(&pids, &pid) &&
+	    bpf_map_update_elem(&pids, &child_pid, &one, BPF_ANY))
+		count_loss(table_full_records);
 	return 0;
 }
 

@@ -18,7 +18,7 @@ enum ec_constants {
 	EC_PIECE_MAXIMUM = 16384,  /* payload of one record: the plaintext of a whole TLS record (RFC 8446, 5.1) */
 	EC_HOOKS_MAXIMUM = 128,   /* rows in the table of hooks; the attach cookie is the index */
 	EC_HOOK_HALF = 255,	   /* instead of a row: one direction alone, whose other one has the same socket */
-	EC_PLAIN_SLOTS = 20,	   /* hooks that kernels without attach cookies (before 5.15) can tell apart */
+	EC_PLAIN_SLOTS = 40,	   /* hooks that kernels without attach cookies (before 5.15) can tell apart */
 	EC_CGROUPS_MAXIMUM = 16,   /* cgroups that can be selected at once */
 	EC_SECRET_ROWS = 1024,	   /* files whose keys are read; the attach cookie of those hooks is the row */
 	EC_SECRET_SLOTS = 8,	   /* such files that kernels without attach cookies can tell apart */
@@ -618,7 +618,7 @@ struct ec_losses {
 	__u64 ring_full_bytes;
 	__u64 fault_records; /* delivered without payload: EC_FLAG_FAULT */
 	__u64 fault_bytes;
-	__u64 table_full_records; /* a call that could not be remembered until it returned */
+	__u64 table_full_records; /* a call that could not be remembered until it returned, a child that is not followed */
 	__u64 end_records;	  /* ends of conversations and processes that found no room */
 	__u64 truncated_calls;
 	__u64 truncated_bytes;

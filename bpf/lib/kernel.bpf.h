@@ -4,6 +4,7 @@
 #define EC_KERNEL_BPF_H
 
 #include <linux/types.h>
+#include "../wire.h"
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -98,6 +99,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	int exit_code;
+	char comm[EC_COMM_LENGTH];
 	struct task_struct *group_leader;
 	struct login_uid loginuid;
 	struct fs_struct *fs;

@@ -5,7 +5,9 @@
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 #include "../wire.h"
+#include "kernel.bpf.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -53,6 +55,22 @@ static __always_inline struct ec_settings *get_settings(void)
 	return bpf_map_lookup_elem(&settings, &zero);
 }
 
+/* By the name of this thread, or by that of its process, which is that of the thread that it began with. A function of
+ * its own: what it keeps on the stack must not add to that of large programs. */
+static __attribute__((noinline, unused)) int has_wanted_name(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct comm comm = {};
+
+	bpf_get_current_comm(comm.name, sizeof(comm.name));
+	if (bpf_map_lookup_elem(&comms, &comm))
+		return 1;
+	if (!bpf_core_field_exists(task->group_leader))
+		return 0;
+	BPF_CORE_READ_INTO(&comm.name, task, group_leader, comm);
+	return bpf_map_lookup_elem(&comms, &comm) != NULL;
+}
+
 static __always_inline int is_target(const struct ec_settings *wanted, __u32 pid)
 {
 	if (pid == wanted->excluded_pid)
@@ -65,13 +83,8 @@ static __always_inline int is_target(const struct ec_settings *wanted, __u32 pid
 		if (!bpf_map_lookup_elem(&uids, &uid))
 			return 0;
 	}
-	if (wanted->by_comm) {
-		struct comm comm = {};
-
-		bpf_get_current_comm(comm.name, sizeof(comm.name));
-		if (!bpf_map_lookup_elem(&comms, &comm))
-			return 0;
-	}
+	if (wanted->by_comm && !has_wanted_name())
+		return 0;
 	if (wanted->cgroup_count) {
 		__u32 i;
 

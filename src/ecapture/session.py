@@ -38,6 +38,7 @@ from ecapture.events import (
 from ecapture.kernel import numbering
 from ecapture.kernel.attach import Programs, require
 from ecapture.kernel.decode import Decoder
+from ecapture.kernel.families import FAMILIES
 from ecapture.kernel.feature import feature
 from ecapture.kernel.recording import Metadata, RecordingReader
 from ecapture.launch import Launched
@@ -176,9 +177,11 @@ class Capture:
         _raise_descriptor_limit()  # the command, which was forked before, keeps its own
         self._programs = Programs(config, _hooks(config, chosen))
         if config.scope.follow:
-            # After the programs, so that whoever is born meanwhile is known to them.
-            for pid in with_descendants(config.scope.pids):
-                self._programs.add_pid(pid)
+            # After the programs, so that whoever is born meanwhile is known to them; and until no
+            # more come, since who is not known to them yet may have children meanwhile.
+            pids = config.scope.pids
+            while True in {self._programs.add_pid(pid) for pid in with_descendants(pids)}:
+                pass
         if not numbering.are_of_host():
             _log.warning(
                 "in the PID namespace of a container: process ids that are shown are the host's"
@@ -501,8 +504,14 @@ def _hooks(config: CaptureConfig, chosen: Sequence[ProbeSpec]) -> list[Hook]:
     hooks = [hook for probe in chosen for hook in probe.hooks if config.plaintext]
     if config.unattended:
         hooks += [hook for probe in chosen for hook in probe.unattended_hooks]
-    # What moves bytes first: kernels without attach cookies tell only so many apart.
-    hooks.sort(key=lambda hook: hook.shape is not Shape.PLAINTEXT)
+    # Kernels without attach cookies tell only so many rows of this family apart: these first, and
+    # of them what moves bytes.
+    hooks.sort(
+        key=lambda hook: (
+            FAMILIES[hook.shape].object != FAMILIES[Shape.PLAINTEXT].object,
+            hook.shape is not Shape.PLAINTEXT,
+        )
+    )
     if config.keys:
         from ecapture.kernel.keys import key_hooks  # noqa: PLC0415 - slow to import
 

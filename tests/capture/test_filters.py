@@ -6,11 +6,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
-from harness import CAPTURES, joined, parse_text
+from harness import CAPTURES, DEADLINE, joined, parse_text
 from peers import assert_exact, stream_of
 from probed import is_probed
+
+from ecapture.binary.process import with_descendants
+from ecapture.config import CaptureConfig, Scope
 
 pytestmark = CAPTURES
 NOBODY = 65534
@@ -59,6 +63,44 @@ def test_descendants_are_followed_on_demand(capture, peer):
         run.finish()
     assert_exact(run.shown(), shell, connections=2)
     assert {event.pid for event in run.events} == {done["pid"] for done in shell.of("done")}
+
+
+# Has one child, which has a child every millisecond until a file is there; they end with its input.
+BREEDER = """
+import os, select, sys
+if os.fork():
+    os.wait()
+    sys.exit()
+print("ready", flush=True)
+born = 0
+while not os.path.exists(sys.argv[1]) and born < 2000:
+    select.select([], [], [], 0.001)
+    if not os.fork():
+        os.read(0, 1)
+        os._exit(0)
+    born += 1
+print(born, flush=True)
+os.read(0, 1)
+"""
+
+
+@pytest.mark.needs("tp_btf:sched_process_exit")
+def test_nobody_is_missed_who_is_born_while_following_begins(watch, tmp_path):
+    enough = tmp_path / "enough"
+    program = subprocess.Popen(
+        [sys.executable, "-c", BREEDER, enough], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert program.stdout.readline() == b"ready\n"
+        run = watch(CaptureConfig(scope=Scope(pids=(program.pid,), follow=True)))
+        enough.touch()
+        born = int(program.stdout.readline())
+        family = with_descendants([program.pid])
+        assert len(family) == born + 2
+        known = run.capture._programs.maps["pids"].keys()
+        assert family - {int.from_bytes(key, "little") for key in known} == set()
+    finally:
+        program.communicate(timeout=DEADLINE)
 
 
 def test_descendants_are_not_followed_unasked(capture, peer):

@@ -43,6 +43,18 @@ def test_without_a_feature_all_processes_are_captured_exactly(capture, peer, nam
     assert_exact(run.shown(), program, connections=2)
 
 
+def test_all_at_once_can_be_told_apart_without_attach_cookies(capture, peer):
+    """What ends conversations among them, without which the next would have the last one's ends."""
+    program = peer("pair", "--wait-go")
+    program.wait_for("ready")
+    without = {"ECAPTURE_WITHOUT": "attach_cookie"}
+    with capture("--pid", program.pid, probe="all", env=without) as run:
+        program.run()
+        run.finish()
+    assert_exact(run.shown(), program)
+    assert not [line for line in run.errors.all() if "left out" in line]
+
+
 def test_without_the_loop_helper_a_call_of_a_mebibyte_is_whole(capture, peer):
     program, shown = captured(capture, peer, sizes=[1 << 20], env={"ECAPTURE_WITHOUT": "bpf_loop"})
     assert_exact(shown, program)

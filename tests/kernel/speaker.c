@@ -4,6 +4,8 @@
  * one line of standard input, "CALL LENGTH", one call, one line of standard output with what the call returned.
  * The bytes of every call count on from the call before: byte i of all is i % 251.
  */
+#define _GNU_SOURCE
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,6 +76,13 @@ CALL int outer_write(void *handle, const void *from, int length)
 	return result;
 }
 
+/* A call by a thread that has a name of its own. */
+static void *write_elsewhere(void *length)
+{
+	pthread_setname_np(pthread_self(), "elsewhere");
+	return (void *)(intptr_t)plain_write(&filled, buffer, *(long *)length);
+}
+
 int main(void)
 {
 	static char handle[8];
@@ -86,6 +95,8 @@ int main(void)
 	while (scanf("%31s %ld", name, &length) == 2) {
 		long result = 0;
 		size_t count = 0;
+		pthread_t other;
+		void *returned;
 
 		if (!strcmp(name, "read")) {
 			result = plain_read(handle, buffer, length);
@@ -104,6 +115,11 @@ int main(void)
 			result = plain_write(handle, (void *)8, length);
 		} else if (!strcmp(name, "descriptor")) {
 			result = set_descriptor(handle, length);
+		} else if (!strcmp(name, "elsewhere")) {
+			fill(buffer, length);
+			pthread_create(&other, NULL, write_elsewhere, &length);
+			pthread_join(other, &returned);
+			result = (intptr_t)returned;
 		} else if (!strcmp(name, "end")) {
 			end(handle);
 		}

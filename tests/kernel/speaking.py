@@ -45,7 +45,11 @@ def distinct(*masks: tuple[str, ...]) -> list[tuple[str, ...]]:
 def compiled(folder: Path) -> Path:
     """The program, built with symbols in its dynamic table."""
     path = folder / "speaker"
-    subprocess.run(["cc", "-O1", "-rdynamic", "-o", path, SOURCE], check=True, capture_output=True)
+    subprocess.run(
+        ["cc", "-O1", "-pthread", "-rdynamic", "-o", path, SOURCE],
+        check=True,
+        capture_output=True,
+    )
     return path
 
 

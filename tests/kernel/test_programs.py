@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kernel program passes the verifier of this kernel, and every variant captures the same."""
 
+import os
 import re
+import select
+import subprocess
+from contextlib import closing
 
 import pytest
-from speaking import Hooked, Speaker, distinct, settings, spoken
+from speaking import HOOKS, Hooked, Speaker, distinct, settings, spoken
 
 from bpf_object import programs, shipped
 from ecapture._wire import PIECE_MAXIMUM
 from ecapture.config import CaptureConfig
 from ecapture.events import ConversationEnd, Losses, Plaintext
 from ecapture.kernel import _native
-from ecapture.kernel.attach import Programs
+from ecapture.kernel.attach import Place, Programs
 from ecapture.kernel.decode import Decoder
+from ecapture.kernel.families import FAMILIES
 from ecapture.kernel.feature import BTF, feature, machine
 from ecapture.probes import probes
 
@@ -72,6 +77,22 @@ def test_every_variant_loads_for_all_probes(without, mask, follow):
         pytest.skip("following needs types")
     hooks = [h for probe in probes().values() for h in probe.hooks + probe.unattended_hooks]
     Programs(settings(follow=follow), hooks).close()
+
+
+@pytest.mark.parametrize("mask", VARIANTS, ids=lambda mask: "+".join(mask) or "as it is")
+def test_what_hooks_are_attached_with_was_loaded(without, mask):
+    without(*mask)
+    hooks = [h for probe in probes().values() for h in probe.hooks + probe.unattended_hooks]
+    loaded = Programs(settings(), hooks)
+    try:
+        for row, hook in enumerate(hooks):
+            family = FAMILIES[hook.shape]
+            for site in {False, family.sites}:
+                place = Place(row, 0, site, file_row=0 if family.by_file else -1)
+                for program, _at_return in loaded._ways(place, returns=True):
+                    assert loaded._objects[family.object].program_fd(program) >= 0, program
+    finally:
+        loaded.close()
 
 
 def read_all(hooked):
@@ -232,10 +253,48 @@ def test_the_filter_changes_while_running(speaker):
             start += 9
 
 
+@pytest.mark.needs("btf")
+def test_a_process_is_known_by_its_name_and_by_those_of_its_threads(speaker):
+    with Hooked(speaker, settings()) as hooked:
+        for comm, shown in (("speaker", True), ("elsewhere", True), ("anywhere", False)):
+            hooked.programs.set_scope(settings(comms=(comm,)))
+            speaker.say("elsewhere", 9)
+            found = [event.comm for event in read_all(hooked) if type(event) is Plaintext]
+            assert found == ["elsewhere"] * shown, comm
+
+
+def test_the_reader_is_woken_when_the_ring_is_a_quarter_full(speaker):
+    """By the record that makes it so, also where that is shorter than what it has reserved."""
+    ring, reserved = 1 << 18, 768 + 144 + 8
+    needed = -(-(ring // 4) // reserved)
+    assert needed * reserved - ring // 4 > 513 + 144 + 8
+    with Hooked(speaker, settings(ring=ring)) as hooked, closing(select.epoll()) as poll:
+        poll.register(hooked.programs.ring.fd, select.EPOLLIN | select.EPOLLET)
+        poll.poll(0)
+        for _ in range(needed - 1):
+            speaker.say("write", 513)
+        assert poll.poll(0) == []
+        speaker.say("write", 513)
+        assert len(poll.poll(30)) == 1
+
+
+@pytest.mark.needs("tp_btf:sched_process_exit")
+def test_a_child_for_whom_there_is_no_room_is_counted():
+    loaded = Programs(settings(pids=(os.getpid(),), follow=True), HOOKS)
+    with closing(loaded):
+        pids = loaded.maps["pids"]
+        for number in range(pids.max_entries - 1):
+            pids.update((1 << 23 | number).to_bytes(4, "little"), b"\1")
+        assert loaded.losses() == Losses()
+        subprocess.run(["true"], check=True)
+        assert loaded.losses() == Losses(table_full_records=1)
+
+
 def test_added_processes_pass(speaker):
     with Hooked(speaker, settings(pids=(1,))) as hooked:
         speaker.say("write", 1)
-        hooked.programs.add_pid(speaker.pid)
+        assert hooked.programs.add_pid(speaker.pid)
+        assert not hooked.programs.add_pid(speaker.pid)
         speaker.say("write", 2)
         assert [len(event.payload) for event in read_all(hooked)] == [2]
 

@@ -178,7 +178,7 @@ _OPTIONS = (
         "comms",
         multiple=True,
         metavar="NAME",
-        help="Watch processes of this command name. Repeatable.",
+        help="Watch processes of this command name, and threads that have it. Repeatable.",
     ),
     click.option(
         "--cgroup_path",

@@ -313,9 +313,17 @@ class Programs:
         ]
         self._write_settings()
 
-    def add_pid(self, pid: int) -> None:
-        """Lets one more process through the filter by process."""
-        self._maps["pids"].update(pid.to_bytes(4, "little"), b"\1")
+    def add_pid(self, pid: int) -> bool:
+        """Lets one more process through the filter by process; False: it was let through before.
+
+        Raises KernelError if there are too many.
+        """
+        key, pids = pid.to_bytes(4, "little"), self._maps["pids"]
+        if pids.lookup(key) is not None:
+            return False
+        with translated("the filter by process"):
+            pids.update(key, b"\1")
+        return True
 
     def expect_latecomer(self, pid: int) -> None:
         """A back-end of PostgreSQL's that may be inside a call whose entry was not seen."""

@@ -22,7 +22,7 @@ class Family(NamedTuple):
     no bpf_loop. ``assume`` takes the place of both where returns may not be probed. ``sites``:
     returns are probed at instructions that were found in the file, and nowhere else. The attach
     cookie (ROW in such names) is the row of the hook or, ``by_file``, that of the file in a table
-    of the object's own. ``rowless`` programs do not ask for it.
+    of the object's own. ``rowless`` programs do not ask for it, or can do without.
     """
 
     object: str
@@ -45,15 +45,20 @@ FAMILIES = {
     Shape.PACKET_GET: Family("plaintext", "call_enter", "call_leave", "call_leave_bounded"),
     Shape.COVER: Family("plaintext", "call_enter", "call_leave", "call_leave_bounded"),
     Shape.BEGIN: Family("plaintext", leave="call_begin"),
-    Shape.GO_READ: Family("gotls", "go_read_enter", "go_return", "go_return_bounded", sites=True),
-    Shape.GO_WRITE: Family("gotls", "go_write_enter", "go_return", "go_return_bounded", sites=True),
-    Shape.GO_END: Family("gotls", "go_end"),
+    Shape.GO_READ: Family(
+        "gotls", "go_read_enter", "go_return", "go_return_bounded", sites=True, rowless=True
+    ),
+    Shape.GO_WRITE: Family(
+        "gotls", "go_write_enter", "go_return", "go_return_bounded", sites=True, rowless=True
+    ),
+    Shape.GO_END: Family("gotls", "go_end", rowless=True),
     Shape.GO_STACK_READ: Family(
         "gotls",
         "go_stack_read_enter",
         "go_stack_read_return",
         "go_stack_read_return_bounded",
         sites=True,
+        rowless=True,
     ),
     Shape.GO_STACK_WRITE: Family(
         "gotls",
@@ -61,8 +66,9 @@ FAMILIES = {
         "go_stack_write_return",
         "go_stack_write_return_bounded",
         sites=True,
+        rowless=True,
     ),
-    Shape.GO_STACK_END: Family("gotls", "go_stack_end"),
+    Shape.GO_STACK_END: Family("gotls", "go_stack_end", rowless=True),
     Shape.RUST_ENCRYPT: Family("rustls", "rust_encrypt", rowless=True),
     Shape.RUST_DECRYPT: Family("rustls", "rust_decrypt", "rust_decrypted", rowless=True),
     Shape.RUST_DECRYPT_OLDER: Family(

@@ -7,7 +7,10 @@ import pytest
 
 import ecapture.probes
 from ecapture._wire import HOOKS_MAXIMUM, PLAIN_SLOTS, Length, Shape
+from ecapture.config import CaptureConfig
+from ecapture.kernel.families import FAMILIES
 from ecapture.probes import probes
+from ecapture.session import _hooks
 
 PROBES = probes()
 
@@ -24,6 +27,12 @@ def test_all_hooks_together_fit_the_table():
     assert (
         sum(len(probe.hooks + probe.unattended_hooks) for probe in PROBES.values()) <= HOOKS_MAXIMUM
     )
+
+
+def test_all_hooks_together_are_told_apart_without_attach_cookies():
+    hooks = _hooks(CaptureConfig(unattended=True), list(PROBES.values()))
+    rows = [row for row, hook in enumerate(hooks) if FAMILIES[hook.shape].object == "plaintext"]
+    assert max(rows) < PLAIN_SLOTS
 
 
 @pytest.mark.parametrize("probe", PROBES.values(), ids=PROBES)
