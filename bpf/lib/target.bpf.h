@@ -60,15 +60,16 @@ static __always_inline struct ec_settings *get_settings(void)
 static __attribute__((noinline, unused)) int has_wanted_name(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct comm comm = {};
+	struct comm comm = {}, first = {};
 
 	bpf_get_current_comm(comm.name, sizeof(comm.name));
 	if (bpf_map_lookup_elem(&comms, &comm))
 		return 1;
 	if (!bpf_core_field_exists(task->group_leader))
 		return 0;
-	BPF_CORE_READ_INTO(&comm.name, task, group_leader, comm);
-	return bpf_map_lookup_elem(&comms, &comm) != NULL;
+	/* as text: behind its end may be what is left of a longer name that it had before */
+	BPF_CORE_READ_STR_INTO(&first.name, task, group_leader, comm);
+	return bpf_map_lookup_elem(&comms, &first) != NULL;
 }
 
 static __always_inline int is_target(const struct ec_settings *wanted, __u32 pid)
