@@ -28,6 +28,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -255,6 +256,7 @@ def run(
     timeout: float = 900.0,
     memory: int = 2048,
     echo: Callable[[str, bytes], None] | None = None,
+    abandoned: threading.Event | None = None,
 ) -> Outcome:
     """Boot ``kernel``, run ``command`` as root in the checkout, and return what it did.
 
@@ -262,11 +264,12 @@ def run(
     is added to the guest's own (the project's virtual environment comes first on PATH; PYTHONPATH
     and ECAPTURE_* of the host are passed on). ``timeout`` bounds the command, in seconds, boot
     not included; ``memory`` is in MiB. ``echo`` is given ("stdout" or "stderr", bytes) as they
-    come.
+    come. ``abandoned`` ends the guest once another thread sets it.
 
     Raises:
         CannotRun: this host cannot run such a guest.
-        GuestFailed: no boot reached the command, or the command did not end in time.
+        GuestFailed: no boot reached the command, or the command did not end in time, or the guest
+            was abandoned.
 
     """
     if os.geteuid() != 0:
@@ -281,9 +284,12 @@ def run(
         script = f"/sbin/ldconfig\nexport ECAPTURE_GUEST_BESIDE=/beside\n{script}"
     disk = _disk(kernel, unpacked, script, {"WITHOUT": " ".join(without), **_shared(kernel.arch)})
     reason = ""
+    given_up = abandoned or threading.Event()
     for _ in range(STARTS):
+        if given_up.is_set():
+            raise GuestFailed(f"{kernel.name} was abandoned")
         with tempfile.TemporaryDirectory(prefix="ecapture-vm-") as work:
-            boot = _Boot(Path(work), timeout=timeout, echo=echo)
+            boot = _Boot(Path(work), timeout=timeout, echo=echo, abandoned=given_up)
             outcome = boot.go(qemu, machine, unpacked, disk, memory)
             if outcome is not None:
                 return outcome
@@ -363,11 +369,17 @@ class _Boot:
     """One start of QEMU, with its files in a directory that goes away with it."""
 
     def __init__(
-        self, work: Path, *, timeout: float, echo: Callable[[str, bytes], None] | None
+        self,
+        work: Path,
+        *,
+        timeout: float,
+        echo: Callable[[str, bytes], None] | None,
+        abandoned: threading.Event,
     ) -> None:
         self._work = work
         self._timeout = timeout
         self._echo = echo
+        self._abandoned = abandoned
         self._echoed = {"stdout": 0, "stderr": 0}
         self._reached = 0.0  # when the command began, on the monotonic clock
 
@@ -401,6 +413,8 @@ class _Boot:
     def _why_unended(self) -> str:
         if max(self._echoed.values()) > OUTPUT_AT_MOST:
             return f"the command printed more than {OUTPUT_AT_MOST >> 20} MiB"
+        if self._abandoned.is_set():
+            return "the guest was abandoned"
         if time.monotonic() - self._reached > self._timeout:
             return f"the command did not end within {self._timeout:.0f} s"
         return "the guest ended before the command did"
@@ -481,7 +495,7 @@ class _Boot:
     def _wait_for(self, word: str, vm: subprocess.Popen[bytes], deadline: float) -> str | None:
         """Wait for a line of the guest's progress; None once it cannot come any more."""
         while True:
-            over = vm.poll() is not None or time.monotonic() > deadline
+            over = vm.poll() is not None or time.monotonic() > deadline or self._abandoned.is_set()
             for line in self._text("progress").splitlines(keepends=True):
                 if line.startswith(word) and line.endswith("\n"):
                     return line

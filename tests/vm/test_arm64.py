@@ -16,8 +16,8 @@ import os
 from pathlib import Path
 
 import pytest
-from guest_tests import assert_passed, ran
-from kernels import SUPPORTED, Kernel
+from guest_tests import Errand, assert_passed
+from kernels import SUPPORTED
 from store import CHECKOUT, HOST_ARCH
 
 _SPEC = importlib.util.spec_from_file_location(
@@ -49,12 +49,6 @@ PROGRAMS = (
 )
 
 
-@pytest.fixture(params=KERNELS, ids=[kernel.name for kernel in KERNELS])
-def kernel(request: pytest.FixtureRequest) -> Kernel:
-    return request.param
-
-
-@pytest.fixture(scope="module")
 def go_programs() -> dict[str, str]:
     """Return what tells the guest's tests of programs that Go's compilers make here."""
     folder = CHECKOUT / "build" / "go-arm64"
@@ -67,8 +61,16 @@ def go_programs() -> dict[str, str]:
     return {"ECAPTURE_GO_BUILT": str(folder)}
 
 
-def test_it_loads_and_captures(kernel, go_programs, capsys):
-    tests = (*ESSENTIAL, *PROGRAMS)
-    if kernel.scheduled:
-        tests = ("tests/kernel", "tests/vm/inside", *PROGRAMS)
-    assert_passed(kernel, ran(kernel, tests, environment=go_programs), capsys)
+ERRANDS = [
+    Errand(
+        kernel,
+        (*(("tests/kernel", "tests/vm/inside") if kernel.scheduled else ESSENTIAL), *PROGRAMS),
+        prepare=go_programs,
+    )
+    for kernel in KERNELS
+]
+
+
+@pytest.mark.parametrize("errand", ERRANDS, ids=str)
+def test_it_loads_and_captures(errand, guests, capsys):
+    assert_passed(errand, guests[errand], capsys)

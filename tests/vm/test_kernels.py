@@ -8,8 +8,8 @@ cannot run guests skips, naming what it lacks; ECAPTURE_VM_REQUIRED=1 makes that
 import os
 
 import pytest
-from guest_tests import assert_passed, ran
-from kernels import SUPPORTED, Kernel
+from guest_tests import Errand, assert_passed
+from kernels import SUPPORTED
 from store import HOST_ARCH
 
 SUITES = ("tests/kernel", "tests/vm/inside")
@@ -20,16 +20,15 @@ CHOSEN = [
     if kernel.arch == HOST_ARCH
     and (not kernel.scheduled or os.environ.get("ECAPTURE_VM_SCHEDULED") == "1")
 ]
+WHOLE = [Errand(kernel, SUITES) for kernel in CHOSEN]
+UNTYPED = Errand(CHOSEN[0], ("tests/vm/inside",), without=("btf",))
 
 
-@pytest.fixture(params=CHOSEN, ids=[kernel.name for kernel in CHOSEN])
-def kernel(request: pytest.FixtureRequest) -> Kernel:
-    return request.param
+@pytest.mark.parametrize("errand", WHOLE, ids=str)
+def test_the_suites_pass_in_a_guest(errand, guests, capsys):
+    assert_passed(errand, guests[errand], capsys)
 
 
-def test_the_suites_pass_in_a_guest(kernel, capsys):
-    assert_passed(kernel, ran(kernel, SUITES), capsys)
-
-
-def test_type_information_can_be_taken_away(capsys):
-    assert_passed(CHOSEN[0], ran(CHOSEN[0], ("tests/vm/inside",), "btf"), capsys)
+@pytest.mark.parametrize("errand", [UNTYPED], ids=str)
+def test_type_information_can_be_taken_away(errand, guests, capsys):
+    assert_passed(errand, guests[errand], capsys)
