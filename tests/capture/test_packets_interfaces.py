@@ -305,7 +305,7 @@ def test_a_killed_capture_leaves_a_file_and_nothing_else(capture, network):
         capturing = capture("--netns", pid, "-i", "lo", mode="pcap")
         with left(lambda: udp("127.0.0.1")) as one:
             one.sendto(b"before", one.getsockname())
-            capturing.wait_written(300)
+            wait_until(lambda: b"before" in capturing.path.read_bytes(), "the packet")
             assert left(lambda: programs_at("lo")) == TCX
             capturing.process.kill()
             capturing.process.wait()
