@@ -204,6 +204,7 @@ static __always_inline void deliver_buffer(struct backend *backend, __u32 direct
 		if (more && i % PIECES == PIECES - 1)
 			lose_rest(backend, direction, i / PIECES);
 	}
+	backend->streams[direction].kept_offset += backend->lost;
 }
 
 /* --- calls --- */
@@ -272,6 +273,7 @@ static __always_inline int leave_call(struct pt_regs *regs, __u32 direction, int
 	backend->length = result;
 	backend->at = 0;
 	backend->runs = 0;
+	backend->lost = 0;
 	backend->barrier = 0;
 	backend->time_ns = direction == EC_READ ? bpf_ktime_get_boot_ns() : backend->open[direction].entered_ns;
 	if (direction == EC_WRITE && backend->asked_plain) {

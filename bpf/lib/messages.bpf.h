@@ -63,6 +63,7 @@ struct backend {
 	__u8 asked_plain; /* the client asked for encryption: one byte answers, which is no message */
 	__u8 late;
 	__u8 entered; /* is known not to be a latecomer any more */
+	__u32 lost;	  /* bytes behind the last run that no run was left for */
 	struct run run[RUNS];
 	__u8 window[WINDOW + HEADER + 3]; /* bytes of the buffer; what is read there may go past its end, and is not used then */
 };
@@ -147,6 +148,7 @@ static __always_inline void keep_run(struct backend *backend, __u32 start, __u32
 		}
 	}
 	if (count >= RUNS) { /* only behind passwords and what was cut */
+		backend->lost += end - start;
 		count_lost_bytes(ring_full_records, ring_full_bytes, end - start);
 		return;
 	}
@@ -172,7 +174,8 @@ static __always_inline void keep_some(struct backend *backend, struct message_st
 	if (kept < length) {
 		count_lost_bytes(truncated_calls, truncated_bytes, stream->left - kept);
 		stream->cut = 1;
-		get_run(backend, backend->runs - 1)->cut = 1;
+		if (!backend->lost)
+			get_run(backend, backend->runs - 1)->cut = 1;
 		backend->barrier = 1;
 	}
 }

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import io
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -263,6 +264,47 @@ def test_the_limit_is_an_option(asked, server):
     captured.wait_for(1, kind="disconnect")
     (found,) = captured.statements(kind="query")
     assert (found["text"], found["length"]) == ("SELECT 'é', 1, 2222", 24)
+
+
+def packet(kind: bytes, content: bytes) -> bytes:
+    return kind + (len(content) + 4).to_bytes(4, "big") + content
+
+
+def test_no_answer_is_given_by_guess_where_pipelined_statements_are_lost(asked, server):
+    """Of a buffer with many long texts, the cut ones beyond the fourth are lost, and said to be."""
+    captured = asked("--truncate", "20")
+
+    def asking(number):
+        text = f"/*{number:03}*/ SELECT generate_series(1, {number}) -- {'x' * 1100}"
+        return packet(b"Q", text.encode() + b"\0")
+
+    with socket.create_connection(("127.0.0.1", server.port)) as talk, talk.makefile("rb") as heard:
+
+        def wait_ready(count):
+            while count:
+                kind = heard.read(1)
+                assert kind, "the server has hung up"
+                heard.read(int.from_bytes(heard.read(4), "big") - 4)
+                count -= kind == b"Z"
+
+        names = b"user\0admin\0database\0postgres\0\0"
+        talk.sendall(packet(b"", (3 << 16).to_bytes(4, "big") + names))
+        wait_ready(1)
+        talk.sendall(b"".join(map(asking, range(1, 41))))
+        wait_ready(40)
+        for number in 101, 102:
+            talk.sendall(asking(number))
+            wait_ready(1)
+        talk.sendall(packet(b"X", b""))
+    captured.wait_for(1, kind="disconnect")
+    captured.finish()
+    found = captured.so_far(kind="query")
+    assert captured.summary["lost"] > 0
+    known = [(int(one["text"][2:5]), one["rows"]) for one in found if one["outcome"] == "ok"]
+    assert [rows for _, rows in known] == [number for number, _ in known]
+    assert known[:4] == [(number, number) for number in range(1, 5)]
+    assert known[-1] == (102, 102)
+    assert "gap" in found[-1]["marks"] or "gap" in found[-2]["marks"]
 
 
 async def copy_with_asyncpg(server):

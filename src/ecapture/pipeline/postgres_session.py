@@ -9,7 +9,10 @@ what follows up to Sync; so does this. Rules:
    extended protocol when its Execute is answered; what failed before its Execute is told with it.
 2. A Parse that has a name is told as "prepare"; one without is part of its Execute.
 3. Answers without a question (joined late, or bytes were lost) are ignored.
-4. Everything is bounded: requests that wait, prepared statements, portals, texts.
+4. Behind lost requests answers are given to nobody until all that was asked is answered: a server
+   reads again when nothing whole is left to do, so it is when a buffer of which nothing is missing
+   comes behind ReadyForQuery.
+5. Everything is bounded: requests that wait, prepared statements, portals, texts.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ _STATEMENTS: Final = 4096
 _PORTALS: Final = 256
 _TEXT_BYTES: Final = 8 << 20  # of all prepared statements of one session
 _AROUND_TEXT: Final = 4096
-_CLOSE, _COMPLETE, _SUSPENDED = ord("C"), ord("C"), ord("s")
+_CLOSE, _COMPLETE, _SUSPENDED, _READY = ord("C"), ord("C"), ord("s"), ord("Z")
+_UNSYNCED: Final = frozenset(b"PBDEC")
+"""Requests whose answers may be kept back until a Sync."""
 _MADE_READY: Final = ("sync", "query", "call", "startup")
 """What a server answers with ReadyForQuery at last."""
 
@@ -74,6 +79,9 @@ class Session:
         self._connected = facts is not None
         self._ended = False
         self._gaps = False
+        self._buffer_ns = -1  # when what was read last was, all runs of it at once
+        self._rested = self._unsynced = False  # the last answer, the last request
+        self._astray = False  # which request an answer belongs to is not known
 
     def feed(self, event: Served, out: list[Event]) -> None:
         """Reads one run of bytes."""
@@ -82,17 +90,34 @@ class Session:
         expected = self._expected[direction]
         self._expected[direction] = event.kept_offset + event.length
         self._who.seen(event)
-        if event.missing or (expected >= 0 and event.kept_offset != expected):
+        lost = bool(event.missing) or (expected >= 0 and event.kept_offset != expected)
+        if direction == "read":
+            self._read_on(event.time_ns, lost=lost)
+        if lost:
             self._gap(direction, event.time_ns, out)
             reader.forget()
             if event.missing:
                 return
         handlers = self._ASKED if direction == "read" else self._ANSWERED
         for message in reader.feed(event.payload, boundary=event.boundary, cut=event.cut):
+            if direction == "read":
+                self._unsynced = message.kind in _UNSYNCED
+            else:
+                self._rested = message.kind == _READY
             try:
                 handlers[message.kind](self, message, event.time_ns, out)
             except ProtocolError:
                 continue  # it tells nothing, those behind it do
+        if self._astray:
+            self.abandon(event.time_ns, out)
+
+    def _read_on(self, time_ns: int, *, lost: bool) -> None:
+        """Whether it is known from here on which request an answer belongs to."""
+        if lost:
+            self._astray, self._unsynced = True, False
+        elif time_ns != self._buffer_ns and self._rested and not self._unsynced:
+            self._astray = False
+        self._buffer_ns = time_ns
 
     def at_rest(self) -> AtRest | None:
         """What a session is in which everything is answered, and nothing is out of the ordinary.
@@ -119,6 +144,7 @@ class Session:
         without a name last had, if any: name and text of the statement, and its parameters.
         """
         self._expected = {"read": read_at, "write": written}
+        self._rested = True
         if bound is not None:
             self._bind_portal("", Portal(*bound, cut=False, executed=True))
 
@@ -205,6 +231,7 @@ class Session:
             return
         if len(self._waiting) >= _WAITING:
             self._gap("read", request.time_ns, out)
+            self._astray = True
         if request.kind in STATEMENTS:
             if self._open:
                 request.pipelined = True
