@@ -124,10 +124,14 @@ def test_everything_is_in_one_timeline_each_once(server, maria, web, certificate
     own = [one for one in exchanges if one["comm"] == "curl" or one["pid"] == web.pids[0]]
     for one in (*ours["postgresql"], *ours["mysql"], *own):
         within(one, commands)
+    # Of PostgreSQL the answer is seen; of MySQL the end of a function that has sent it by then.
+    for one in ours["postgresql"]:
+        if one["text"] in CAUSES:
+            assert one["time_ns"] <= commands[CAUSES[one["text"]]]["time_ns"]
 
 
 def within(event: dict[str, Any], commands: list[dict[str, Any]]) -> None:
-    """What a line caused began after it was entered; a statement was answered before it ended."""
+    """What a line caused began while it was carried out."""
     if event["type"] == "exchange":
         name, began = event["request"]["target"], event["request"]["time_ns"]
     else:
@@ -135,4 +139,3 @@ def within(event: dict[str, Any], commands: list[dict[str, Any]]) -> None:
     if name in CAUSES:
         cause = commands[CAUSES[name]]
         assert cause["started_ns"] <= began <= cause["time_ns"], name
-        assert event["type"] == "exchange" or event["time_ns"] <= cause["time_ns"], name
