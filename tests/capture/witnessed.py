@@ -26,8 +26,9 @@ class Witness:
         """By the client's port what was heard and said, once so many connections have ended."""
 
         def found() -> Talks:
-            heard = {p.stem: p.read_bytes() for p in self._folder.glob("*.heard")}
+            # In this order: a connection that ends meanwhile has been heard before it is counted.
             said = {p.stem: p.read_bytes() for p in self._folder.glob("*.said")}
+            heard = {p.stem: p.read_bytes() for p in self._folder.glob("*.heard")}
             return {int(port): (heard[port], said[port]) for port in said if said[port]}
 
         wait_until(lambda: len(found()) >= count, f"{count} connections that ended")
