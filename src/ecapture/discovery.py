@@ -25,8 +25,7 @@ import platform
 import queue
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,7 +39,7 @@ from ecapture.binary.calls.completion import CallsCache, Completion, is_open
 from ecapture.binary.command_line import files_of_command
 from ecapture.binary.elf import ElfFile
 from ecapture.binary.library import KEYS_ONLY, NOT_TLS, Library
-from ecapture.binary.scan import Found, pinned, scan, scan_files
+from ecapture.binary.scan import Found, opened, pinned, scan, scan_files
 from ecapture.config import CaptureConfig
 from ecapture.errors import (
     AttachRefused,
@@ -50,8 +49,9 @@ from ecapture.errors import (
     TargetError,
     TargetNotFound,
 )
+from ecapture.hooked import HookedFiles, Key, Seen, close_links
 from ecapture.kernel import _native
-from ecapture.kernel.attach import Attached, Place, Programs
+from ecapture.kernel.attach import Place, Programs
 from ecapture.kernel.families import FAMILIES
 from ecapture.kernel.feature import feature
 from ecapture.kernel.latecomers import Latecomers, back_ends, processes_of
@@ -60,6 +60,7 @@ from ecapture.kernel.shells import SHAPES, Shells
 from ecapture.notices import Notice, Notices, online_processors
 from ecapture.plan import Hook
 from ecapture.probes.spec import ProbeSpec
+from ecapture.reach import Reach
 from ecapture.unseen import Unseen
 
 if TYPE_CHECKING:
@@ -68,20 +69,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # The nice value of what looks into new files, where the default is 0 and the least is -20.
 _AHEAD = -10
-# device, inode, process (0: all), whether for keys
-_Key = tuple[int, int, int, bool]
-# Of a file that was looked at, also when its content last changed: the number of an inode that is
-# free is given to the next file, and some linkers write a program anew where it is.
-_Looked = tuple[_Key, int]
 _MAXIMUM_LOOKED = 65536
 
 
 class _Slow(NamedTuple):
     # A file that is held open until there is time to look into its code.
     fd: int
-    name: str
+    seen: Seen
     library: Library
-    keys: tuple[_Key, ...]
+    keys: tuple[Key, ...]
     older: bool
     late: Notice | None
 
@@ -97,11 +93,12 @@ class Discovery:
         self._config = config
         scope = config.scope
         self._only = () if scope.follow or config.command else scope.pids
-        self._attached: dict[_Key, Attached] = {}
+        self._hooked = HookedFiles(programs, self._forget, self._look_again_at)
+        # When the content of a file that was looked at had last changed: the number of an inode
+        # that is free is given to the next file, and some linkers write a program anew in its place
+        self._looked: dict[Key, int] = {}
         kinds = [kind for probe in self._chosen for kind in probe.kinds]
         self._unseen = Unseen(kinds, unattended=config.unattended)
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
         self._watch: _native.MapWatch | None = None
         self._thread: threading.Thread | None = None
         self._returns = not _return_probes_kill()
@@ -134,11 +131,7 @@ class Discovery:
 
     def describe(self) -> str:
         """What is attached, for people."""
-        with self._lock:
-            files = {key[:2] for key in self._attached}
-            counts = {(key[:2], key[3:]): a.functions for key, a in self._attached.items()}
-            functions = sum(counts.values())
-        text = f"{functions} functions in {len(files)} files"
+        text = self._hooked.describe()
         if self._only:
             text += " of process " + ", ".join(map(str, self._only))
         if self._watch is not None and not self._config.libraries:
@@ -147,12 +140,8 @@ class Discovery:
 
     def close(self) -> None:
         """Takes all probes out. What they saw is in the ring."""
-        with self._lock:
-            self._closed.set()
-            attached = list(self._attached.values())
-            self._attached.clear()
         # Before the threads, which may be within a file for seconds: nobody drains the ring now.
-        _close_links(attached)
+        self._hooked.close()
         if self._thread is not None:
             os.write(self._wake_write, b"c")
             self._thread.join()
@@ -171,7 +160,7 @@ class Discovery:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
-        _close_links(self._late.close())
+        close_links(self._late.close())
 
     # --- files ---
 
@@ -219,12 +208,13 @@ class Discovery:
                     else f"it is none of: {kinds}"
                 ),
             )
+        seen = Seen(found.st_mtime_ns, path)
         for pid in self._only or (0,):
-            self._attach(held, path, library, (found.st_dev, found.st_ino, pid, False))
+            self._attach(held, seen, library, Key(found.st_dev, found.st_ino, pid, False))
         mapped = _mapped_now(found)
         if self._has_keys(library):
-            keys = _key_keys(found, self._only)
-            found_keys = self._attach_keys(held, path, library, keys, older=mapped)
+            keys = [Key(found.st_dev, found.st_ino, pid, True) for pid in self._only or (0,)]
+            found_keys = self._attach_keys(held, seen, library, keys, older=mapped)
             if not found_keys and not self._places(library):
                 raise AttachRefused(hook=path, reason="its keys cannot be read")
         if not mapped:
@@ -246,17 +236,18 @@ class Discovery:
 
     def _attach_one(self, found: Found, *, wait: bool) -> None:
         pids = sorted(set(self._only) & set(found.pids)) if self._only else [0]
+        seen = Seen(found.changed_ns, found.name, found.pids)
         self._unseen.tell((found.device, found.inode), found.name, found.library)
         if self._places(found.library):
             for pid in pids:
-                key = (found.device, found.inode, pid, False)
+                key = Key(found.device, found.inode, pid, False)
                 with self._unseen.refusals(key, found.name), pinned(found) as path:
-                    self._attach(path, found.name, found.library, key)
+                    self._attach(path, seen, found.library, key)
         if self._needs_reading(found.library) and pids:
-            keys = tuple((found.device, found.inode, pid, True) for pid in pids)
+            keys = tuple(Key(found.device, found.inode, pid, True) for pid in pids)
             older = bool(found.pids)
             with self._unseen.refusals(keys[0], found.name), pinned(found) as path:
-                self._read(path, found.name, found.library, keys, older=older, wait=wait)
+                self._read(path, seen, found.library, keys, older=older, wait=wait)
 
     def _places(self, library: Library) -> list[Place]:
         if not self._chosen_kind(library):
@@ -310,30 +301,32 @@ class Discovery:
     def _read(
         self,
         path: str,
-        name: str,
+        seen: Seen,
         library: Library,
-        keys: tuple[_Key, ...],
+        keys: tuple[Key, ...],
         *,
         wait: bool,
         older: bool = False,
         late: Notice | None = None,
     ) -> None:
         """Hooks what reading the file's code finds, later if that takes long and nobody waits."""
-        plain = () if not self._is_open(library) else tuple((*key[:3], False) for key in keys)
+        plain = tuple(key._replace(keys=False) for key in keys if self._is_open(library))
         wanted = (*plain, *(keys if self._has_keys(library) else ()))
-        if all(key in self._attached for key in wanted):
+        if all(self._hooked.has(key) for key in wanted):
             return
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise TargetNotFound(looked_for=name, looked_in="the file system") from error
+            raise TargetNotFound(looked_for=seen.name, looked_in="the file system") from error
         if not self._quick(os.fstat(fd), library):
             if not wait:
-                self._slow.put(_Slow(fd, name, library, keys, older, late))
+                self._slow.put(_Slow(fd, seen, library, keys, older, late))
                 return
-            _log.info("%s is new and large: looking into its code, once, before the start", name)
+            _log.info(
+                "%s is new and large: looking into its code, once, before the start", seen.name
+            )
         try:
-            self._attach_read(f"/proc/self/fd/{fd}", name, library, keys, older=older)
+            self._attach_read(f"/proc/self/fd/{fd}", seen, library, keys, older=older)
             self._tell_late(keys[0], late)
         finally:
             os.close(fd)
@@ -345,25 +338,25 @@ class Discovery:
         return not self._is_open(library) or self._completion.quick(status, library)
 
     def _attach_read(
-        self, path: str, name: str, library: Library, keys: Sequence[_Key], *, older: bool
+        self, path: str, seen: Seen, library: Library, keys: Sequence[Key], *, older: bool
     ) -> None:
         if self._is_open(library):
             library = self._completion.of(path, library)
             if not library.visible:
-                _log.info("%s is not shown: %s", name, library.reason)
+                _log.info("%s is not shown: %s", seen.name, library.reason)
             for key in keys:
-                self._attach(path, name, library, (*key[:3], False))
+                self._attach(path, seen, library, key._replace(keys=False))
         if self._has_keys(library):
-            self._attach_keys(path, name, library, keys, older=older)
+            self._attach_keys(path, seen, library, keys, older=older)
 
     def _run_slow(self) -> None:
         while (file := self._slow.get()) is not None:
             try:
-                if not self._closed.is_set():
-                    with self._unseen.refusals(file.keys[0], file.name):
+                if not self._hooked.closed:
+                    with self._unseen.refusals(file.keys[0], file.seen.name):
                         self._attach_read(
                             f"/proc/self/fd/{file.fd}",
-                            file.name,
+                            file.seen,
                             file.library,
                             file.keys,
                             older=file.older,
@@ -373,23 +366,23 @@ class Discovery:
                 os.close(file.fd)
 
     def _attach_keys(
-        self, path: str, name: str, library: Library, keys: Sequence[_Key], *, older: bool
+        self, path: str, seen: Seen, library: Library, keys: Sequence[Key], *, older: bool
     ) -> bool:
         """Hooks the file for its keys in each process; false if there is nothing to hook."""
         if self._keys is None:
             return False
-        places = self._keys.places(path, name, library, older=older)
+        places = self._keys.places(path, seen.name, library, older=older)
         for key in keys if places else ():
-            self._attach_places(path, name, library, key, places)
+            self._attach_places(path, seen, library, key, places)
         return bool(places)
 
-    def _attach(self, path: str, name: str, library: Library, key: _Key) -> None:
+    def _attach(self, path: str, seen: Seen, library: Library, key: Key) -> None:
         places = self._places(library)
-        if places and key not in self._attached:
+        if places and not self._hooked.has(key):
             row = self._parameter_row(path, library)
             if row:
                 places = [msgspec.structs.replace(place, parameters=row) for place in places]
-            self._attach_places(path, name, library, key, places)
+            self._attach_places(path, seen, library, key, places)
 
     def _parameter_row(self, path: str, library: Library) -> int:
         # Version and cipher are worth two milliseconds of a file, but not the file.
@@ -405,35 +398,30 @@ class Discovery:
             return 0
 
     def _attach_places(
-        self, path: str, name: str, library: Library, key: _Key, places: Sequence[Place]
+        self, path: str, seen: Seen, library: Library, key: Key, places: Sequence[Place]
     ) -> None:
-        with self._lock:
-            if self._closed.is_set() or key in self._attached:
-                return
-        pid = key[2] or None
+        if self._hooked.closed or self._hooked.has(key):
+            return
+        pid = key.pid or None
         returns = self._returns or (pid is not None and not _sandboxed(pid))
-        if not returns and not library.returns and not key[3]:
+        if not returns and not library.returns and not key.keys:
             _log.warning(
                 "%s: this kernel kills sandboxed programs at return probes, so only writes are"
                 " shown, as they were asked for",
-                name,
+                seen.name,
             )
-        attached = self._programs.attach(path, places, pid, returns=returns)
+        functions = self._hooked.hook(key, path, seen, places, returns=returns)
+        if not functions:
+            return
         _log.debug(
             "attached %s=%s kind=%s functions=%d pid=%s",
-            "keys" if key[3] else "file",
-            name,
+            "keys" if key.keys else "file",
+            seen.name,
             library.kind,
-            attached.functions,
+            functions,
             pid,
         )
-        with self._lock:
-            kept = not self._closed.is_set()
-            if kept:
-                self._attached[key] = attached
-        if not kept:
-            attached.close()
-        elif library.kind == "postgres" and not key[3]:
+        if library.kind == "postgres" and not key.keys:
             # Afterwards, so that whoever is not among them is seen from its beginning.
             running = back_ends(processes_of(Path(path).stat()))
             watched = process.with_descendants(self._config.scope.pids)
@@ -453,7 +441,6 @@ class Discovery:
         watch = self._watch
         if watch is None:
             return
-        looked: set[_Looked] = set()
         # Needed by the first file that nobody has seen, whose process may not live long.
         importlib.import_module("ecapture.binary.identify")
         # What is late is not shown, so this goes ahead of the programs that begin meanwhile.
@@ -469,45 +456,64 @@ class Discovery:
             with closing(Notices(watch, self._wake_read, self._only, look_again)) as notices:
                 while (notice := notices.take()) is not None:
                     try:
-                        self._look(notice, looked, cache)
+                        self._look(notice, cache)
                     except TargetError as error:
                         _log.debug("mapping of %s by %d: %s", notice.path, notice.pid, error)
 
-    def _look(self, notice: Notice, looked: set[_Looked], cache: Cache) -> None:
+    def _look(self, notice: Notice, cache: Cache) -> None:
         path = notice.path
         key_pid = notice.pid if self._only else 0
         found = _locate(notice.pid, notice.start, notice.start + notice.size, path)
         if found is None:
             return
         place, status = found
-        key = (status.st_dev, status.st_ino, key_pid, False)
-        seen = key, status.st_ctime_ns
-        if seen in looked:
+        key = Key(status.st_dev, status.st_ino, key_pid, keys=False)
+        key_of_keys = key._replace(keys=True)
+        changed_ns = status.st_ctime_ns
+        hooked = self._hooked.is_used(key, notice.pid, changed_ns)
+        hooked_for_keys = self._hooked.is_used(key_of_keys, notice.pid, changed_ns)
+        if self._looked.get(key) == changed_ns:
             return
-        if len(looked) >= _MAXIMUM_LOOKED:
-            looked.clear()
-        looked.add(seen)
-        key_of_keys = (*key[:3], True)
-        if key in self._attached and (self._keys is None or key_of_keys in self._attached):
-            return  # hooked at start
+        if len(self._looked) >= _MAXIMUM_LOOKED:
+            self._looked.clear()
+        self._looked[key] = changed_ns
+        if hooked and (self._keys is None or hooked_for_keys):
+            return  # at start
+        seen = Seen(status.st_mtime_ns, path, (notice.pid,))
         try:
-            with _held(place, status) as held:
+            with opened(place, (status.st_dev, status.st_ino)) as held:
                 library = _identified(held, status, cache)
                 if library is not None:
                     self._unseen.tell(key[:2], path, library)
                 if library is not None and self._places(library):
                     with self._unseen.refusals(key, path):
-                        self._attach(held, path, library, key)
+                        self._attach(held, seen, library, key)
                         self._tell_late(key, notice)
                 if library is not None and self._needs_reading(library):
                     with self._unseen.refusals(key_of_keys, path):
-                        self._read(held, path, library, (key_of_keys,), wait=False, late=notice)
+                        self._read(held, seen, library, (key_of_keys,), wait=False, late=notice)
         except TargetNotFound:
-            looked.discard(seen)  # the next to map it will be asked again
+            self._forget(key)  # the next to map it will be asked again
             raise
 
-    def _tell_late(self, key: _Key, notice: Notice | None) -> None:
-        if notice is not None and key in self._attached:
+    def _look_again_at(self, reach: Reach) -> None:
+        # Called when a hooked file may have another content, with nobody writing to it any more.
+        with (
+            self._unseen.refusals((reach.device, reach.inode), reach.name),
+            Cache.of_user() as cache,
+        ):
+            for found in scan_files(cache, reach.paths()):
+                if (found.device, found.inode) == (reach.device, reach.inode):
+                    pids = (reach.pid,) if reach.pid else ()
+                    again = msgspec.structs.replace(found, name=reach.name, pids=pids)
+                    self._attach_one(again, wait=False)
+                    return
+
+    def _forget(self, key: Key) -> None:
+        self._looked.pop(key._replace(keys=False), None)
+
+    def _tell_late(self, key: Key, notice: Notice | None) -> None:
+        if notice is not None and self._hooked.has(key):
             self._unseen.tell_late(key, notice.path, notice.pid, notice.mapped_ns)
 
 
@@ -518,18 +524,6 @@ def _keys(programs: Programs) -> Keys:
 
     telling = TellingKeys(programs, TellingCache.of_user())
     return Keys(programs, SitesCache.of_user(), telling)
-
-
-def _key_keys(status: os.stat_result, pids: Sequence[int]) -> tuple[_Key, ...]:
-    return tuple((status.st_dev, status.st_ino, pid, True) for pid in pids or (0,))
-
-
-def _close_links(attached: Sequence[Attached]) -> None:
-    # The kernel waits for its readers at every detach; in parallel those waits are shared.
-    links = [link for file in attached for link in file.links]
-    if links:
-        with ThreadPoolExecutor(max_workers=32) as pool:
-            list(pool.map(lambda link: link.close(), links))
 
 
 def _distance(place: int, other: int | None) -> int:
@@ -545,22 +539,6 @@ def _locate(pid: int, start: int, end: int, path: str) -> tuple[str, os.stat_res
         except (OSError, ValueError):
             continue
     return None
-
-
-@contextlib.contextmanager
-def _held(place: str, status: os.stat_result) -> Iterator[str]:
-    """Holds a file open, since its process may end, and yields a path that leads to it."""
-    try:
-        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        raise TargetNotFound(looked_for=place, looked_in="the file system") from error
-    try:
-        now = os.fstat(fd)
-        if (now.st_dev, now.st_ino) != (status.st_dev, status.st_ino):
-            raise TargetNotFound(looked_for=f"{place} as it was", looked_in="the file system")
-        yield f"/proc/self/fd/{fd}"
-    finally:
-        os.close(fd)
 
 
 def _identified(place: str, status: os.stat_result, cache: Cache) -> Library | None:

@@ -12,6 +12,7 @@ CHECKOUT = Path(__file__).parents[2]
 STUBS = CHECKOUT / "src" / "ecapture" / "kernel"
 EXTENSIONS = (
     *("kernel._native", "kernel._network", "kernel._served", "kernel._commands"),
+    "kernel._mounts",
     *("pipeline._openings", "pipeline._turns", "pipeline._queries", "pipeline._tally"),
     "formats._statements",
 )

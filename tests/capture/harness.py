@@ -275,6 +275,10 @@ class Captured:
         self.events = parse_text(text or b"")
         return self
 
+    def stderr_so_far(self) -> str:
+        """What was said on standard error until now."""
+        return "".join(self.errors.so_far())
+
     @property
     def stderr(self) -> str:
         """All that was said on standard error."""

@@ -26,6 +26,7 @@ from ecapture.binary import identify as judging
 from ecapture.binary.library import Library
 from ecapture.config import CaptureConfig, Scope
 from ecapture.discovery import Discovery, _Slow
+from ecapture.hooked import Key, Seen
 
 pytestmark = CAPTURES
 
@@ -155,7 +156,9 @@ def test_probes_are_out_before_a_file_is_waited_for(watch, peer, monkeypatch):
     assert is_probed(program.pid)
     library = Library(kind="openssl", linkage="shared", how="dynsym", visible=True)
     fd = os.open("/proc/self/exe", os.O_RDONLY)
-    run.capture._discovery._slow.put(_Slow(fd, "large", library, ((0, 0, 0, True),), False, None))
+    keys = (Key(0, 0, 0, keys=True),)
+    slow = _Slow(fd, Seen(0, "large"), library, keys, False, None)
+    run.capture._discovery._slow.put(slow)
     assert within.wait(DEADLINE)
     with ThreadPoolExecutor(1) as thread:
         finished = thread.submit(run.finish)

@@ -15,6 +15,7 @@ import pytest
 from gopeers import GoPeer, assert_exact, assert_told, command_for, stream_of, streams
 from harness import CAPTURES, DEADLINE, joined, run_ecapture, selected, wait_until
 from hyperframe.frame import DataFrame, Frame
+from mounts import overlaid
 from servers import free_port, listens, make_certificate, running, trusting
 from toolchains import MODES, NEWEST, OLDEST, RELEASES, esbuild, gopeer
 
@@ -276,7 +277,7 @@ def test_a_file_below_two_overlays_is_shown_once(capture, open_folder, tmp_path,
     with ExitStack() as stack:
         peers = []
         for name in ("one", "two"):
-            place = _overlay(stack, below, tmp_path / name)
+            place = stack.enter_context(overlaid(below, tmp_path / name))
             peers.append(stack.enter_context(GoPeer([place / "overlaid"])))
             peers[-1].ready()
         run = stack.enter_context(capture("--comm", "overlaid", probe="gotls"))
@@ -286,21 +287,6 @@ def test_a_file_below_two_overlays_is_shown_once(capture, open_folder, tmp_path,
         run.finish()
         for peer in peers:
             assert_exact(run.shown(), peer)
-
-
-def _overlay(stack, below, place):
-    for part in ("upper", "work", "whole"):
-        (place / part).mkdir(parents=True)
-    parts = f"lowerdir={below},upperdir={place}/upper,workdir={place}/work"
-    mounted = subprocess.run(
-        ["mount", "-t", "overlay", "overlay", "-o", parts, place / "whole"],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no overlay can be mounted here: {mounted.stderr.decode()}")
-    stack.callback(subprocess.run, ["umount", "-l", place / "whole"], check=True)
-    return place / "whole"
 
 
 def test_a_file_that_is_not_of_go_is_refused(open_folder):

@@ -12,7 +12,7 @@ from guest_tests import Errand, assert_passed
 from kernels import SUPPORTED
 from store import HOST_ARCH
 
-SUITES = ("tests/kernel", "tests/vm/inside")
+SUITES = ("tests/kernel", "tests/vm/inside", "tests/capture/test_hooked_files.py")
 
 CHOSEN = [
     kernel

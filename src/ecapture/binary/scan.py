@@ -124,6 +124,26 @@ def pinned(found: Found) -> Iterator[str]:
         yield f"/proc/self/fd/{elf.fileno()}"
 
 
+@contextlib.contextmanager
+def opened(place: str, identity: tuple[int, int]) -> Iterator[str]:
+    """Hold a file open, since its process may end, and yield a path that leads to it.
+
+    Raises:
+        TargetNotFound: what is there is not the file with this ``identity``, device and inode.
+    """
+    try:
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise TargetNotFound(looked_for=place, looked_in="the file system") from error
+    try:
+        now = os.fstat(fd)
+        if (now.st_dev, now.st_ino) != identity:
+            raise TargetNotFound(looked_for=f"{place} as it was", looked_in="the file system")
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
 def paths_to(file: MappedFile) -> Iterator[str]:
     """Yield paths by which the file may be opened from here, the most lasting first."""
     if not file.deleted and file.name.startswith("/"):
