@@ -99,6 +99,7 @@ _COMMANDS = {
         "Show a recording made with -m record. Needs no root.",
     ),
 }
+_WITHOUT_COMMAND = ("targets", "doctor", "replay")
 _ALIASES = {"gnu": "gnutls", "nspr": "nss", "openssl": "tls", "tlsgo": "gotls"}
 # Options without a value, for finding the subcommand behind options that stand before it.
 _SWITCHES = {
@@ -130,6 +131,9 @@ class _Group(click.Group):
             near = list(dict.fromkeys(_ALIASES.get(word, word) for word in near))
             advice = f" Did you mean {' or '.join(near)}?" if near else ""
             context.fail(f"No such command {name!r}.{advice}")
+        full = _complete(name)
+        if context.obj is not None and full in _WITHOUT_COMMAND:
+            context.fail(f"{full} starts no command: leave out `--` and what follows it.")
         return super().resolve_command(context, arguments)
 
     def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:

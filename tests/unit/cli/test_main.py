@@ -135,6 +135,12 @@ def test_an_empty_command_is_refused(capsys):
     assert "no command follows" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [("doctor",), ("target",), ("replay", "recording")])
+def test_a_command_is_refused_where_none_is_started(capsys, words):
+    assert run(*words, "--", "curl", "https://localhost/") == 2
+    assert "starts no command: leave out `--`" in capsys.readouterr().err
+
+
 def test_a_packet_filter_is_refused_with_advice(capsys):
     assert run("tls", "port", "443") == 2
     shown = capsys.readouterr()
