@@ -144,16 +144,19 @@ def test_the_files_of_a_container_that_ended_are_let_go(capture, peer, tmp_path)
     assert_exact(run.shown(), talking)
 
 
-def test_one_file_below_several_overlays_is_hooked_once(capture, peer, tmp_path):
-    below = tmp_path / "below"
-    below.mkdir()
-    shutil.copy(installed_libssl(), below / "libssl.so.3")
+def filled(folder):
+    shutil.copy(installed_libssl(), folder / "libssl.so.3")
+    return folder
 
+
+def test_one_file_below_several_overlays_is_hooked_once(capture, peer, tmp_path):
     def start(whole):
         return peer("pair", "--wait-go", env={"LD_LIBRARY_PATH": str(whole)})
 
     with (
-        overlaid(below, tmp_path / "one") as one,
+        # What is below an overlay that is below another one has no name that is known to anybody.
+        mounted(tmp_path / "below") as below,
+        overlaid(filled(below), tmp_path / "one") as one,
         overlaid(below, tmp_path / "two") as two,
         capture("-d") as run,
     ):

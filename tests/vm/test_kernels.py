@@ -12,7 +12,12 @@ from guest_tests import Errand, assert_passed
 from kernels import SUPPORTED
 from store import HOST_ARCH
 
-SUITES = ("tests/kernel", "tests/vm/inside", "tests/capture/test_hooked_files.py")
+FILES = "tests/capture/test_hooked_files.py"
+SUITES = (
+    *("tests/kernel", "tests/vm/inside"),
+    f"{FILES}::test_a_program_that_is_written_anew_is_not_hurt",
+    f"{FILES}::test_one_file_below_several_overlays_is_hooked_once",
+)
 
 CHOSEN = [
     kernel
