@@ -499,7 +499,7 @@ class Discovery:
     def _look_again_at(self, reach: Reach) -> None:
         # Called when a hooked file may have another content, with nobody writing to it any more.
         with (
-            self._unseen.refusals((reach.device, reach.inode), reach.name),
+            self._unseen.refusals(("again", reach.device, reach.inode), reach.name),
             Cache.of_user() as cache,
         ):
             for found in scan_files(cache, reach.paths()):

@@ -59,10 +59,12 @@ class Lease:
 
     def __init__(self, path: str, listener: Listener) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        self.writers = False
+        self._taken = False
+        # Without a listener the kernel would tell the whole process by SIGIO, which ends it.
         with contextlib.suppress(OSError):
             listener.receive(self._fd)
-        self.writers = False
-        self._taken = self._take()
+            self._taken = self._take()
         self.status: Final = os.fstat(self._fd)
 
     def __enter__(self) -> Self:

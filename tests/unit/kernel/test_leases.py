@@ -98,6 +98,14 @@ def wait_for_another_time(path, time_ns):
     return False
 
 
+def test_where_nobody_listens_any_more_there_is_no_lease(file):
+    with ThreadPoolExecutor(1) as thread:
+        listener = thread.submit(Listener).result()
+    with Lease(str(file), listener) as lease:
+        file.write_text("nobody waits")  # nor does a signal end this process
+        assert lease.is_written()
+
+
 def test_who_waits_can_be_woken():
     with listening() as (listener, wait):
         told = wait()
